@@ -1,0 +1,1 @@
+"""The Dramatiq broker and consumer, and the scripts that move tasks."""

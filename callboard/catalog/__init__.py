@@ -1,0 +1,1 @@
+"""Task contracts and applications: what exists, with no behaviour."""

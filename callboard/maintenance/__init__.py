@@ -1,0 +1,1 @@
+"""Loops that keep the queues in order."""

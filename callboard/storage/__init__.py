@@ -1,0 +1,1 @@
+"""Redis clients, keys and scripts."""

@@ -1,0 +1,1 @@
+"""The applications that ship with Callboard, each a plug-in like any user's."""

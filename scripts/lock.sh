@@ -1,0 +1,42 @@
+#!/bin/sh
+# Writes requirements/*.txt from pyproject.toml: universal, with hashes, without index addresses.
+#
+#   scripts/lock.sh            keeps the locked versions that still satisfy pyproject.toml
+#   scripts/lock.sh --upgrade  takes the newest that do
+#   scripts/lock.sh --check    writes nothing; fails if a lock is not what would be written
+set -eu
+cd "$(dirname "$0")/.."
+
+target=requirements upgrade=
+case "${1:-}" in
+    "") ;;
+    --upgrade) upgrade=--upgrade ;;
+    --check)
+        target=$(mktemp -d)
+        trap 'rm -rf "$target"' EXIT
+        # uv prefers the versions of the file that it overwrites.
+        cp requirements/*.txt "$target"
+        ;;
+    *) echo "usage: scripts/lock.sh [--upgrade | --check]" >&2; exit 2 ;;
+esac
+
+lock() {
+    out=$1
+    shift
+    .venv/bin/uv pip compile --quiet --python-version 3.11 --universal --generate-hashes \
+        --no-emit-index-url --no-header --no-annotate $upgrade "$@" -o "$target/$out"
+}
+
+# The images hold what their service imports; a worker also runs the shipped applications.
+lock uv.txt requirements/uv.in
+lock api.txt pyproject.toml --extra api
+lock worker.txt pyproject.toml --extra worker --extra apps
+lock scheduler.txt pyproject.toml --extra scheduler
+lock dev.txt pyproject.toml --all-extras --group dev
+
+if [ "$target" != requirements ]; then
+    diff -r -x '*.in' requirements "$target" || {
+        echo "A lock is not what pyproject.toml asks for: run 'make lock'." >&2
+        exit 1
+    }
+fi

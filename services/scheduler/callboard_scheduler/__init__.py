@@ -1,0 +1,1 @@
+"""The scheduler service: submits tasks on time and runs the maintenance loops."""
