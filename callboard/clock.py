@@ -43,9 +43,7 @@ def rfc3339(ms: int) -> str:
         moment = _EPOCH + timedelta(milliseconds=ms)
     except OverflowError:
         raise ValueError(f"{ms} ms is outside the years 1 to 9999.") from None
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z".rjust(
-        24, "0"
-    )
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z".rjust(24, "0")
 
 
 def parse_rfc3339(text: str) -> int:
@@ -59,18 +57,14 @@ def parse_rfc3339(text: str) -> int:
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
     fraction, _zulu, sign, offset_hours, offset_minutes = match.groups()[6:]
     leap = second == 60  # RFC 3339 allows it, Python's datetime does not
-    moment = datetime(
-        year, month, day, hour, minute, 59 if leap else second, tzinfo=UTC
-    )
+    moment = datetime(year, month, day, hour, minute, 59 if leap else second, tzinfo=UTC)
     offset = timedelta()
     if sign is not None:
         if int(offset_hours) > 23 or int(offset_minutes) > 59:
             raise ValueError(f"{text!r} has an offset that no place uses.")
         offset = timedelta(hours=int(offset_hours), minutes=int(offset_minutes))
         offset = -offset if sign == "-" else offset
-    whole = (
-        moment - _EPOCH + timedelta(seconds=1 if leap else 0) - offset
-    ) // _MILLISECOND
+    whole = (moment - _EPOCH + timedelta(seconds=1 if leap else 0) - offset) // _MILLISECOND
     return whole + int((fraction or "").ljust(3, "0")[:3])
 
 

@@ -29,9 +29,7 @@ class CallboardError(Exception):
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
-def _rebuild(
-    kind: type[CallboardError], args: tuple[Any, ...], state: dict[str, Any]
-) -> CallboardError:
+def _rebuild(kind: type[CallboardError], args: tuple[Any, ...], state: dict[str, Any]) -> CallboardError:
     error = kind.__new__(kind)
     error.args = args
     error.__dict__.update(state)
@@ -116,9 +114,7 @@ class MissingExtra(Invalid):
 
     def __init__(self, extra: str, needs: str = "") -> None:
         wanted = f" ({needs} is not installed)" if needs else ""
-        super().__init__(
-            f"This needs the extra {extra!r}{wanted}: pip install 'callboard[{extra}]'"
-        )
+        super().__init__(f"This needs the extra {extra!r}{wanted}: pip install 'callboard[{extra}]'")
         self.extra = extra
 
 
@@ -216,9 +212,7 @@ class TaskFailed(CallboardError):
 
     code = "task-failed"
 
-    def __init__(
-        self, message: str, record: Any = None, *, traceback: str | None = None
-    ) -> None:
+    def __init__(self, message: str, record: Any = None, *, traceback: str | None = None) -> None:
         super().__init__(message)
         self.record = record
         self.traceback = traceback

@@ -28,13 +28,8 @@ def test_every_error_has_a_kebab_case_code_and_a_docstring() -> None:
 
 
 def test_an_unknown_name_gives_the_nearest() -> None:
-    error = errors.UnknownTask(
-        "knowlege.parse_link", ["knowledge.parse_link", "reports.build"]
-    )
-    assert (
-        str(error)
-        == "No task is named 'knowlege.parse_link'. Did you mean 'knowledge.parse_link'?"
-    )
+    error = errors.UnknownTask("knowlege.parse_link", ["knowledge.parse_link", "reports.build"])
+    assert str(error) == "No task is named 'knowlege.parse_link'. Did you mean 'knowledge.parse_link'?"
     assert str(errors.UnknownQueue("zzz", ["reports"])) == "No queue is named 'zzz'."
 
 
@@ -43,9 +38,7 @@ def test_an_unknown_name_gives_the_nearest() -> None:
     [
         errors.TaskNotFound("reports_1"),
         errors.IllegalTransition("It has ended.", state="completed"),
-        errors.InvalidPayload(
-            "Bad.", [errors.Problem("#/payload/url", "is missing", "missing")]
-        ),
+        errors.InvalidPayload("Bad.", [errors.Problem("#/payload/url", "is missing", "missing")]),
         errors.MissingExtra("worker", "hiredis"),
         errors.TaskFailed("It failed.", {"id": "x"}, traceback="Traceback…"),
         errors.WaitTimeout("Not within 1 s."),
@@ -59,12 +52,8 @@ def test_an_error_survives_pickling_and_copying(error: errors.CallboardError) ->
 
 
 def test_a_failed_task_shows_the_remote_traceback() -> None:
-    error = errors.TaskFailed(
-        "Task x failed.", traceback='  File "tasks.py", line 3\nValueError: no\n'
-    )
-    assert str(error).endswith(
-        'Remote traceback:\n  File "tasks.py", line 3\nValueError: no'
-    )
+    error = errors.TaskFailed("Task x failed.", traceback='  File "tasks.py", line 3\nValueError: no\n')
+    assert str(error).endswith('Remote traceback:\n  File "tasks.py", line 3\nValueError: no')
     assert str(errors.TaskFailed("Task x failed.")) == "Task x failed."
 
 
