@@ -1,0 +1,75 @@
+# Callboard. `make` alone lists what there is.
+
+PYTHON ?= python3
+# Processes that `make test` uses.
+WORKERS ?= 2
+# More for pytest: make test ARGS="-k lease -x"
+ARGS ?=
+
+export PYTHON
+BIN := .venv/bin
+PYTEST := $(BIN)/pytest
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## make .venv from the locks (quick when it is up to date)
+	@scripts/setup.sh
+
+.PHONY: demo
+demo: setup ## run the main job on real input, with a worker killed in the middle
+	$(BIN)/callboard demo $(ARGS)
+
+.PHONY: test
+test: setup ## unit, property, integration and conformance tests (< 5 minutes)
+	$(PYTEST) -m "not proof" -n $(WORKERS) $(ARGS)
+
+.PHONY: test-redis
+test-redis: setup ## the integration tests once more, on the redis-server of this machine
+	CALLBOARD_TEST_SERVER=redis $(PYTEST) tests/integration -m "not proof" -n $(WORKERS) $(ARGS)
+
+.PHONY: proof
+proof: setup ## the long tests: chaos, cluster, sentinel (< 20 minutes)
+	$(PYTEST) -m proof $(ARGS)
+
+.PHONY: bench
+bench: setup ## measure against Dramatiq and Huey; the table goes to bench/README.md
+	@test -d bench || { echo "bench: there is nothing to measure yet"; exit 1; }
+	$(BIN)/python -m bench $(ARGS)
+
+.PHONY: lint
+lint: setup ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: format
+format: setup ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: types
+types: setup ## mypy, strict
+	$(BIN)/mypy
+
+.PHONY: doors
+doors: setup ## import-linter: who may import whom
+	@$(BIN)/lint-imports
+
+.PHONY: check
+check: lint types doors test ## everything before a commit
+
+.PHONY: lock
+lock: setup ## write requirements/*.txt from pyproject.toml (ARGS=--upgrade: newest versions)
+	scripts/lock.sh $(ARGS)
+
+.PHONY: verify
+verify: setup ## what is generated equals its source (locks)
+	scripts/lock.sh --check
+
+.PHONY: clean
+clean: ## remove caches and builds (.venv stays)
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

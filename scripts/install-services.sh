@@ -1,0 +1,39 @@
+#!/bin/sh
+# Installs by apt what the tests use and a machine may lack: Redis as Debian ships it, and libfaketime.
+# Touches nothing when all of it is there. Needs Debian or Ubuntu, as root or with sudo.
+set -eu
+
+missing=
+command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
+[ -n "$(find /usr/lib /usr/local/lib -name 'libfaketime.so.1' -print -quit 2>/dev/null)" ] \
+    || missing="$missing libfaketime"
+[ -n "$missing" ] || exit 0
+
+command -v apt-get >/dev/null 2>&1 || {
+    echo "install-services: no apt-get here; install these yourself:$missing" >&2
+    exit 1
+}
+sudo=
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null 2>&1 || {
+        echo "install-services: needs root or sudo to install:$missing" >&2
+        exit 1
+    }
+    sudo=sudo
+fi
+
+install() {
+    # shellcheck disable=SC2086 # a list of names
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}
+
+echo "install-services: installing$missing"
+# Debian starts a server on 6379 when the package is installed; the tests bring their own.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
+    $sudo chmod +x "$policy"
+    trap '$sudo rm -f "$policy"' EXIT
+fi
+# Known package lists may be stale or absent: fetch them only if the first try fails.
+install 2>/dev/null || { $sudo apt-get update -qq && install; }
