@@ -70,7 +70,7 @@ class Settings(BaseModel):
 
     redis_url: str | None = _setting(
         None,
-        "Where Redis (7.0 or newer) or Valkey (7.2 or newer) is. Unset: `callboard up` starts a server of its own.",
+        "Where Redis (7.0 or newer) or Valkey (7.2 or newer) is. Unset: `callboard up` starts one.",
         "a URL: redis://, rediss:// (TLS), unix://, redis+cluster://h1,h2 or redis+sentinel://h1,h2/service/db",
         secret=True,
     )
