@@ -188,4 +188,15 @@ class Metrics:
         return encode(self.registry), content_type
 
 
+# What this process serves at `/metrics`, and its parts by name.
 metrics = Metrics(process=True)
+
+TASKS_SUBMITTED: Final = metrics.tasks_submitted
+TASKS_FINISHED: Final = metrics.tasks_finished
+TASK_WAIT_SECONDS: Final = metrics.task_wait_seconds
+TASK_RUN_SECONDS: Final = metrics.task_run_seconds
+HTTP_REQUESTS: Final = metrics.http_requests
+HTTP_REQUEST_SECONDS: Final = metrics.http_request_seconds
+LEASE_LOSSES: Final = metrics.lease_losses
+REDIS_ERRORS: Final = metrics.redis_errors
+TASKS_PRUNED: Final = metrics.tasks_pruned
