@@ -1,0 +1,1 @@
+"""The application `knowledge`: pages become titles, texts, summaries, links, dates."""
