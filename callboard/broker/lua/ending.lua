@@ -1,0 +1,41 @@
+-- Fragment: what ends a task or sends it back. Each function is called after the id has left its set (a ZREM,
+-- so that it works at maxmemory) and leaves `m` to be written by the caller.
+
+-- Into a terminal state's set, for retention by finish time.
+local function finish(id, m, state, reason)
+  m[STATE], m[REASON], m[FINISHED] = state, reason, now
+  call('ZADD', P .. state, integer(now), id)
+end
+
+-- Ready to run, with a new fair tag.
+local function enter_queued(id, m)
+  fair_enter(m)
+  m[STATE], m[REASON], m[QUEUED_AT] = 'queued', '', now
+  call('ZADD', QUEUED, integer(m[SCORE]), id)
+  call('ZADD', AGE, integer(now), id)
+end
+
+-- Ready to run again with the score that it had.
+local function return_queued(id, m)
+  fair_return(m)
+  m[STATE], m[REASON], m[QUEUED_AT] = 'queued', '', now
+  call('ZADD', QUEUED, integer(m[SCORE]), id)
+  call('ZADD', AGE, integer(now), id)
+end
+
+-- A record that cannot be decoded fails with the cause, instead of meeting every claim for ever. What could
+-- be saved is nothing but the id; the unreadable bytes are kept beside it for whoever investigates.
+local function bury(id)
+  local raw = call('GET', P .. 'm:' .. id)
+  local m = blank('unknown', 'default')
+  for _, set in ipairs({ PENDING, QUEUED, RUNNING, AGE }) do call('ZREM', set, id) end
+  m[CREATED] = tonumber(call('ZSCORE', ALL, id) or now)
+  finish(id, m, 'failed', 'permanent')
+  history_append(id, m, { 'A', 0, 'failed', 0, now, '', '',
+    cjson.encode({ type = 'UndecodableRecord', message = 'The record could not be decoded.',
+      traceback = '', retryable = false }) })
+  if raw then call('SET', P .. 'bad:' .. id, string.sub(raw, 1, 65536), 'PX', 604800000) end
+  write(id, m)
+  event('f', id, m)
+  announce(id, m)
+end

@@ -1,0 +1,15 @@
+-- Fragment: what eyes see. One stream entry a transition, `type US id US name US owner US attempt US state
+-- US reason US extra` (US = \31), and a message on `done:ID` when a task ends. Nothing that must happen
+-- depends on either. ARGV[1] is "FULL:KEEP": FULL = 1 when memory is above 90% (no entry), KEEP the length.
+local events_full, events_keep = string.match(ARGV[1], '^(%d):(%d+)$')
+local EVENTS = P .. 'events'
+
+local function event(kind, id, m, extra)
+  if events_full == '1' then return end
+  call('XADD', EVENTS, 'MAXLEN', '~', events_keep, '*', 'e', table.concat(
+    { kind, id, m[NAME], m[OWNER], integer(m[ATTEMPT]), m[STATE], m[REASON], extra or '' }, '\31'))
+end
+
+local function announce(id, m)
+  call('PUBLISH', P .. 'done:' .. id, m[STATE])
+end

@@ -1,0 +1,142 @@
+-- Fragment: what a worker says of a running task. An operation is a msgpack array {kind, id, token,
+-- progress, progress_seq, first_line, lines, …}; `lines` is an array of packed log entries (note.lua).
+-- After those:
+--   completed  result
+--   failed     outcome, reason, error
+--   retry      outcome, error, delay_ms, options   (the attempt counts)
+--   snooze     cause, delay_ms                     (Retry(counts=False): no attempt)
+--   release    cause                               (shutdown: no attempt, the old score)
+--   unknown                                        (no worker code for the name: back-off, no attempt)
+--   cancelled  reason, error
+-- and, for completed and failed, an array of follow-ups for the outbox, each opaque.
+-- Answers: "ok", "already" (this outcome is recorded: a resend) or "lost" (another holds the lease).
+
+local MAX_MISS_DELAY_MS = 60000
+
+local function enlist(id, followers)
+  for index, body in ipairs(followers or {}) do
+    local member = id .. ':' .. index
+    call('ZADD', P .. 'outbox', integer(now), member)
+    call('SET', P .. 'o:' .. member, body)
+  end
+end
+
+local sums = {}
+local function tally(m)
+  local minute = integer(math.floor(now / 60000))
+  local run, wait = now - m[STARTED], m[WAIT]
+  local function add(field, n) sums[minute .. field] = (sums[minute .. field] or 0) + n end
+  local function bucket(ms) return integer(math.floor(math.log(math.max(0, ms) + 1) / math.log(2) * 2)) end
+  add(':n', 1)
+  add(':ms', run)
+  add(':r' .. bucket(run), 1)
+  if m[ATTEMPT] == 1 then add(':w' .. bucket(wait), 1) end
+  if m[STATE] ~= 'completed' then add(':f', 1) end
+end
+
+local function tally_flush()
+  for field, n in pairs(sums) do call('HINCRBY', P .. 'runs', field, n) end
+end
+
+local function back_to_pending(id, m, delay_ms, reason)
+  if m[CANCEL] > 0 then
+    finish(id, m, 'cancelled', m[TERMINATE] == 1 and 'terminated' or 'cancelled')
+    event('x', id, m)
+    announce(id, m)
+    return
+  end
+  m[STATE], m[REASON], m[DUE] = 'pending', reason, now + delay_ms
+  park(id, m[DUE])
+  event('y', id, m)
+end
+
+-- Applied to a task whose token matches; the id has left `running`.
+local apply = {}
+
+function apply.completed(id, m, op)
+  m[OUTCOME] = 'completed'
+  finish(id, m, 'completed', '')
+  if op[8] ~= '' then history_append(id, m, { 'R', op[8] }) end
+  enlist(id, op[9])
+  event('c', id, m)
+  announce(id, m)
+  tally(m)
+end
+
+function apply.failed(id, m, op)
+  m[OUTCOME] = op[8]
+  finish(id, m, 'failed', op[9])
+  record_attempt(id, m, op[8], op[10])
+  enlist(id, op[11])
+  event('f', id, m)
+  announce(id, m)
+  tally(m)
+end
+
+function apply.retry(id, m, op)
+  m[OUTCOME] = op[8]
+  record_attempt(id, m, op[8], op[9])
+  if op[11] ~= '' then m[OPTIONS] = op[11] end
+  back_to_pending(id, m, op[10], 'backoff')
+end
+
+function apply.snooze(id, m, op)
+  m[OUTCOME] = 'snoozed'
+  record_interruption(id, m, op[8])
+  back_to_pending(id, m, op[9], 'delayed')
+end
+
+function apply.unknown(id, m)
+  m[OUTCOME] = 'unknown'
+  m[ATTEMPT] = m[ATTEMPT] - 1
+  if m[ATTEMPT] == 0 then m[WAIT] = -1 end
+  m[MISSES] = m[MISSES] + 1
+  back_to_pending(id, m, math.min(1000 * 2 ^ math.min(m[MISSES] - 1, 16), MAX_MISS_DELAY_MS), 'backoff')
+end
+
+function apply.release(id, m, op)
+  m[OUTCOME] = 'released'
+  record_interruption(id, m, op[8])
+  if m[CANCEL] > 0 then
+    finish(id, m, 'cancelled', m[TERMINATE] == 1 and 'terminated' or 'cancelled')
+    event('x', id, m)
+    announce(id, m)
+  else
+    return_queued(id, m)
+    event('r', id, m, op[8])
+  end
+end
+
+function apply.cancelled(id, m, op)
+  m[OUTCOME] = 'cancelled'
+  finish(id, m, 'cancelled', op[8])
+  record_attempt(id, m, 'cancelled', op[9])
+  event('x', id, m)
+  announce(id, m)
+  tally(m)
+end
+
+-- Whose outcome `token` is: the record's own, an earlier attempt's (it stands in the history), or nobody's.
+local function settled(id, m, token)
+  if m[TOKEN] == token then return 'already' end
+  if m[HISTORY] > 0 then
+    local history = call('GET', P .. 'h:' .. id)
+    if history and string.find(history, token, 1, true) then return 'already' end
+  end
+  return 'lost'
+end
+
+local function settle(packed)
+  local op = cmsgpack.unpack(packed)
+  local id = op[2]
+  local m = read(id)
+  if m == nil then return call('EXISTS', P .. 't:' .. id) == 1 and 'already' or 'lost' end
+  if m == false then return 'lost' end
+  if m[STATE] ~= 'running' or m[TOKEN] ~= op[3] then return settled(id, m, op[3]) end
+  call('ZREM', RUNNING, id)
+  if op[4] ~= '' then m[PROGRESS] = op[4] end
+  if op[7] and #op[7] > 0 then log_append(id, m, op[6], op[7]) end
+  apply[op[1]](id, m, op)
+  write(id, m)
+  return 'ok'
+end

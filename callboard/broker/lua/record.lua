@@ -1,0 +1,41 @@
+-- Fragment: the mutable half of a record, `m:ID`: a version byte and a msgpack array in this order.
+-- records/record.py is its counterpart; a test holds the two together. New fields go to the end.
+-- Numbers are integers (milliseconds since 1970, 0 for none; WAIT is a duration, -1 before the first start);
+-- user data stays opaque bytes.
+local STATE, TOKEN, OUTCOME, PRIORITY, SCORE, FAIR, WEIGHT = 1, 2, 3, 4, 5, 6, 7
+local NAME, OWNER, ATTEMPT, MAX_ATTEMPTS, LOSSES = 8, 9, 10, 11, 12
+local CREATED, DUE, QUEUED_AT, STARTED, WAIT, FINISHED = 13, 14, 15, 16, 17, 18
+local EXPIRES, CANCEL, TERMINATE, REASON, WORKER = 19, 20, 21, 22, 23
+local PROGRESS, PROGRESS_SEQ, LOG_LINES, LOG_BYTES, LOG_SEQ = 24, 25, 26, 27, 28
+local OPTIONS, NONCE, RUNS, MISSES, HISTORY, REPLAY = 29, 30, 31, 32, 33, 34
+local FIELDS = 34
+
+local RECORD_VERSION = '\1'
+-- Terminal states, and the set that each state lives in (a member of set P .. state).
+local TERMINAL = { completed = true, failed = true, cancelled = true }
+
+local function integer(number) return string.format('%.0f', number) end
+
+-- The record of `raw` (the value of `m:ID`), or false when it cannot be decoded.
+local function decode(raw)
+  if string.sub(raw, 1, 1) ~= RECORD_VERSION then return false end
+  local good, m = pcall(cmsgpack.unpack, string.sub(raw, 2))
+  if not good or type(m) ~= 'table' or type(m[STATE]) ~= 'string' or #m < FIELDS then return false end
+  return m
+end
+
+-- The record of `id`; nil when there is none, false when it cannot be decoded.
+local function read(id)
+  local raw = call('GET', P .. 'm:' .. id)
+  if not raw then return nil end
+  return decode(raw)
+end
+
+local function write(id, m)
+  call('SET', P .. 'm:' .. id, RECORD_VERSION .. cmsgpack.pack(m))
+end
+
+local function blank(name, owner)
+  return { 'pending', '', '', 5, 0, owner, 1, name, owner, 0, -1, 0, now, 0, 0, 0, -1, 0,
+    0, 0, 0, '', '', '', 0, 0, 0, 0, '', '', 0, 0, 0, '' }
+end

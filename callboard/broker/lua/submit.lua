@@ -1,0 +1,67 @@
+-- uses: keys, time, record, fair, event, wake, history, ending
+-- Accept tasks: nothing -> pending (delayed) or queued.
+--
+-- KEYS[1]  the queue's prefix
+-- ARGV[1]  events "FULL:KEEP"    ARGV[2]  highest depth (pending + queued) allowed, 0 for no bound
+-- ARGV[3…] one msgpack array a task: {id, body, name, owner, fairness key, weight, priority, delay_ms,
+--          due_at (0 none), expires_in_ms (0 none), max_attempts (-1 endless), nonce, reason}
+-- Returns  per task {id, state} or {id, "full"}; the id differs from the one sent only for a foreign id whose
+--          earlier run has ended: `ID~2`, `ID~3`, …
+-- A resend is a no-op: our ids are unique, and a foreign id carries the nonce of its enqueue call.
+local replies, woke = {}, false
+local limit = tonumber(ARGV[2])
+local depth = limit > 0 and call('ZCARD', QUEUED) + call('ZCARD', PENDING) or 0
+
+-- The run that this nonce belongs to: an existing one (a resend, or a live twin) or the id of a new one.
+local function resolve(id, nonce)
+  local base = read(id)
+  if base == nil then return id, nil end
+  if base == false then return id, 'failed' end
+  if nonce == '' or base[NONCE] == nonce then return id, base[STATE] end
+  local run = base[RUNS]
+  if run >= 2 then
+    local last_id = id .. '~' .. integer(run)
+    local last = read(last_id)
+    if last and (last[NONCE] == nonce or not TERMINAL[last[STATE]]) then return last_id, last[STATE] end
+  elseif not TERMINAL[base[STATE]] then
+    return id, base[STATE]
+  end
+  base[RUNS] = math.max(run, 1) + 1
+  write(id, base)
+  return id .. '~' .. integer(base[RUNS]), nil
+end
+
+for index = 3, #ARGV do
+  local task = cmsgpack.unpack(ARGV[index])
+  local id, state = resolve(task[1], task[12])
+  if not state and call('EXISTS', P .. 't:' .. id) == 1 then state = 'deleted' end
+  if state then
+    replies[#replies + 1] = { id, state }
+  elseif limit > 0 and depth >= limit then
+    replies[#replies + 1] = { id, 'full' }
+  else
+    local m = blank(task[3], task[4])
+    m[FAIR], m[WEIGHT], m[PRIORITY] = task[5], task[6], task[7]
+    m[MAX_ATTEMPTS], m[NONCE] = task[11], task[12]
+    if task[10] > 0 then m[EXPIRES] = now + task[10] end
+    local due = task[9]
+    if task[8] > 0 then due = now + task[8] end
+    call('SET', P .. 'i:' .. id, task[2])
+    call('ZADD', ALL, integer(now), id)
+    if due > now then
+      m[DUE], m[REASON] = due, task[13]
+      park(id, due)
+    else
+      enter_queued(id, m)
+      woke = true
+    end
+    write(id, m)
+    event('s', id, m)
+    depth = depth + 1
+    replies[#replies + 1] = { id, m[STATE] }
+  end
+end
+fair_flush()
+stamp()
+if woke then wake() end
+return replies

@@ -1,0 +1,56 @@
+-- uses: keys, time, record, fair, event, wake, history, ending
+-- Leases that expired: running -> queued (its old score), failed or cancelled.
+--
+-- KEYS[1]  the queue's prefix
+-- ARGV[1]  events "FULL:KEEP"   ARGV[2] losses that quarantine
+-- ARGV[3…] triples id, token, "1" when the worker's presence is gone (at most 50 triples). The caller has
+--          seen Redis answer for a whole lease; this script checks again that the lease has expired.
+-- Returns  per triple "queued", "failed", "cancelled" or "" (not ours to rescue any more)
+local replies, woke = {}, false
+for index = 3, #ARGV, 3 do
+  local id, token, gone = ARGV[index], ARGV[index + 1], ARGV[index + 2] == '1'
+  local lease = tonumber(call('ZSCORE', RUNNING, id) or 'inf')
+  local expired = lease <= now
+  local m = expired and read(id)
+  local state = ''
+  if expired and not m then
+    call('ZREM', RUNNING, id)
+    bury(id)
+    state = 'failed'
+  elseif m and m[STATE] == 'running' and m[TOKEN] == token then
+    call('ZREM', RUNNING, id)
+    m[LOSSES], m[OUTCOME] = m[LOSSES] + 1, 'lost'
+    local failure = cjson.encode({ type = 'LeaseLost', traceback = '', retryable = true,
+      message = gone and ('Worker ' .. m[WORKER] .. ' vanished while it ran this task.')
+        or ('Worker ' .. m[WORKER] .. ' did not renew the lease in time.') })
+    local spent = gone and m[MAX_ATTEMPTS] >= 0 and m[ATTEMPT] >= m[MAX_ATTEMPTS]
+    local poisoned = m[LOSSES] >= tonumber(ARGV[2])
+    if gone or poisoned then
+      record_attempt(id, m, 'lost', failure)
+    else
+      record_interruption(id, m, 'lease expired')
+    end
+    if poisoned then
+      finish(id, m, 'failed', 'quarantined')
+      event('f', id, m)
+    elseif m[CANCEL] > 0 then
+      finish(id, m, 'cancelled', m[TERMINATE] == 1 and 'terminated' or 'cancelled')
+      event('x', id, m)
+    elseif spent then
+      finish(id, m, 'failed', 'exhausted')
+      event('f', id, m)
+    else
+      return_queued(id, m)
+      event('u', id, m)
+      woke = true
+    end
+    write(id, m)
+    if TERMINAL[m[STATE]] then announce(id, m) end
+    state = m[STATE]
+  end
+  replies[#replies + 1] = state
+end
+fair_flush()
+stamp()
+if woke then wake() end
+return replies

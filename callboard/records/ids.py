@@ -1,0 +1,71 @@
+"""Task ids: `QUEUE_LOCAL`, so that an id alone says where its record is.
+
+Ours have a 26-character lower-case ULID as local part. A Dramatiq program's own message ids keep
+`[A-Za-z0-9.-]`; every other byte becomes `~hh`, and a later run of an id that has ended adds `~2`, `~3`, …
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+
+from callboard import clock
+from callboard.errors import InvalidDeclaration, TaskNotFound
+
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+_QUEUE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}", re.ASCII)
+_LOCAL = re.compile(r"[A-Za-z0-9.~-]{1,512}", re.ASCII)
+_PLAIN = re.compile(rb"[A-Za-z0-9.-]")
+
+_lock = threading.Lock()
+_last = (0, 0)
+
+
+def new_local() -> str:
+    """A ULID: 48 bits of milliseconds and 80 random ones, increasing within this process."""
+    global _last  # noqa: PLW0603 - one sequence a process, guarded by the lock
+    ms = clock.now_ms()
+    with _lock:
+        if ms <= _last[0]:
+            ms, noise = _last[0], _last[1] + 1
+        else:
+            noise = secrets.randbits(79)  # a bit of head-room for the increments
+        _last = (ms, noise)
+    value = ms << 80 | noise
+    return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
+
+
+def new_id(queue: str) -> str:
+    """A fresh task id for `queue`."""
+    return f"{queue}_{new_local()}"
+
+
+def foreign_id(queue: str, message_id: str) -> str:
+    """The task id for another program's message id."""
+    escaped = "".join(
+        chr(byte) if _PLAIN.match(bytes([byte])) else f"~{byte:02x}" for byte in message_id.encode()
+    )
+    return f"{queue}_{escaped}"
+
+
+def split(task_id: str) -> tuple[str, str]:
+    """`(queue, local id)`. Raises TaskNotFound for what cannot be a task id."""
+    queue, underscore, local = task_id.rpartition("_")
+    if not underscore or not _QUEUE.fullmatch(queue) or not _LOCAL.fullmatch(local):
+        raise TaskNotFound(task_id)
+    return queue, local
+
+
+def queue_of(task_id: str) -> str:
+    """The queue that a task id names. Raises TaskNotFound for what cannot be a task id."""
+    return split(task_id)[0]
+
+
+def check_queue(name: str) -> str:
+    """`name`, if it may name a queue. Raises InvalidDeclaration if not."""
+    if not _QUEUE.fullmatch(name):
+        raise InvalidDeclaration(
+            f"{name!r} cannot name a queue: expected a letter and up to 63 letters, digits, '.', '_', '-'."
+        )
+    return name

@@ -1,0 +1,206 @@
+"""Connections: the drivers of operations, one for threads and one for an event loop."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import redis
+
+from callboard import clock
+from callboard.storage.address import Address, AsyncClient, Client
+from callboard.storage.faults import translate
+from callboard.storage.keys import Keys
+from callboard.storage.operation import Command, Operation, Request, ScriptCall
+
+T = TypeVar("T")
+
+#: Above this share of maxmemory, events and log lines are no longer written.
+QUIET_ABOVE = 0.9
+_PRESSURE_SECONDS = 1.0
+_FAULTS = (redis.RedisError, OSError)
+
+
+class _Memory:
+    """Used memory as a share of maxmemory, asked for at most once a second; 0.0 without a maxmemory."""
+
+    def __init__(self) -> None:
+        self.share = 0.0
+        self.due = 0.0
+
+    def note(self, info: dict[str, Any]) -> float:
+        most = float(info.get("maxmemory", 0) or 0)
+        self.share = float(info.get("used_memory", 0)) / most if most else 0.0
+        self.due = clock.monotonic() + _PRESSURE_SECONDS
+        return self.share
+
+    @property
+    def fresh(self) -> bool:
+        return clock.monotonic() < self.due
+
+
+class _Base:
+    def __init__(self, url: str, *, namespace: str = "cb", events_keep: int = 100_000) -> None:
+        self.address = Address.parse(url)
+        self.keys = Keys(namespace)
+        self._memory: dict[str, _Memory] = {}
+        self._events_keep = events_keep
+
+    def _gauge(self, prefix: str) -> _Memory:
+        # A cluster's nodes fill separately; elsewhere there is one.
+        return self._memory.setdefault(prefix if self.address.kind == "cluster" else "", _Memory())
+
+    def _words(self, call: ScriptCall, share: float) -> tuple[Any, ...]:
+        if call.script.flags:
+            flags = f"{int(share > QUIET_ABOVE)}:{self._events_keep}"
+            return (call.script.sha, 1, call.prefix, flags, *call.args)
+        return (call.script.sha, 1, call.prefix, *call.args)
+
+
+class Connection(_Base):
+    """Redis for threads: safe to share among them.
+
+    Parameters:
+        url: see `storage.address`.
+        namespace: first part of every key.
+        events_keep: entries kept in each queue's event stream.
+        socket_timeout, resends: see `Address.client`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "cb",
+        events_keep: int = 100_000,
+        client: Client | None = None,
+    ) -> None:
+        super().__init__(url, namespace=namespace, events_keep=events_keep)
+        try:
+            self.client: Client = client or self.address.client()
+        except _FAULTS as error:  # a cluster client connects when it is made
+            raise translate(error) from error
+
+    def run(self, operation: Operation[T]) -> T:
+        """Drive `operation` to its result.
+
+        Raises: StoreUnavailable, StoreFull, and what the operation raises.
+        """
+        reply: Any = None
+        try:
+            while True:
+                try:
+                    request = operation.send(reply)
+                except StopIteration as end:
+                    return end.value  # type: ignore[no-any-return]
+                reply = self.execute(request)
+        finally:
+            operation.close()
+
+    def execute(self, request: Request) -> Any:
+        """The reply to one request, in redis-py's types, bytes undecoded."""
+        try:
+            if isinstance(request, ScriptCall):
+                share = self._share(request.prefix) if request.script.flags else 0.0
+                words = self._words(request, share)
+                try:
+                    return self.client.execute_command("EVALSHA", *words)
+                except redis.exceptions.NoScriptError:
+                    return self.client.execute_command("EVAL", request.script.source, *words[1:])
+            if isinstance(request, Command):
+                return self.client.execute_command(*request.words)
+            return self._share(request.prefix)
+        except _FAULTS as error:
+            if isinstance(error, redis.exceptions.ReadOnlyError):
+                self._forget_primary()
+            raise translate(error) from error
+
+    def _share(self, prefix: str) -> float:
+        memory = self._gauge(prefix)
+        if memory.fresh:
+            return memory.share
+        if isinstance(self.client, redis.RedisCluster):
+            node = self.client.get_node_from_key(prefix)
+            return memory.note(self.client.info("memory", target_nodes=node))
+        return memory.note(self.client.info("memory"))
+
+    def _forget_primary(self) -> None:
+        # A name that a failover moved: connections to the old primary would answer READONLY for ever.
+        if isinstance(self.client, redis.Redis):
+            self.client.connection_pool.disconnect(inuse_connections=False)
+
+    def blocking(self) -> Client:
+        """A client of its own for commands that block; the caller closes it. No resends: the caller loops."""
+        try:
+            return self.address.client(socket_timeout=None, resends=0)
+        except _FAULTS as error:
+            raise translate(error) from error
+
+    def close(self) -> None:
+        """Close every connection; calls after that connect anew."""
+        self.client.close()
+
+
+class AsyncConnection(_Base):
+    """Redis for one event loop. As `Connection`; `run` is awaited."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "cb",
+        events_keep: int = 100_000,
+        client: AsyncClient | None = None,
+    ) -> None:
+        super().__init__(url, namespace=namespace, events_keep=events_keep)
+        self.client: AsyncClient = client or self.address.async_client()
+
+    async def run(self, operation: Operation[T]) -> T:
+        """See `Connection.run`."""
+        reply: Any = None
+        try:
+            while True:
+                try:
+                    request = operation.send(reply)
+                except StopIteration as end:
+                    return end.value  # type: ignore[no-any-return]
+                reply = await self.execute(request)
+        finally:
+            operation.close()
+
+    async def execute(self, request: Request) -> Any:
+        """See `Connection.execute`."""
+        try:
+            if isinstance(request, ScriptCall):
+                share = await self._share(request.prefix) if request.script.flags else 0.0
+                words = self._words(request, share)
+                try:
+                    return await self.client.execute_command("EVALSHA", *words)
+                except redis.exceptions.NoScriptError:
+                    return await self.client.execute_command("EVAL", request.script.source, *words[1:])
+            if isinstance(request, Command):
+                return await self.client.execute_command(*request.words)
+            return await self._share(request.prefix)
+        except _FAULTS as error:
+            if isinstance(error, redis.exceptions.ReadOnlyError) and isinstance(
+                self.client, redis.asyncio.Redis
+            ):
+                await self.client.connection_pool.disconnect(inuse_connections=False)
+            raise translate(error) from error
+
+    async def _share(self, prefix: str) -> float:
+        memory = self._gauge(prefix)
+        if memory.fresh:
+            return memory.share
+        memory.due = clock.monotonic() + _PRESSURE_SECONDS  # concurrent callers: one asks, the others go on
+        if isinstance(self.client, redis.asyncio.RedisCluster):
+            node = self.client.get_node_from_key(prefix)
+            return memory.note(await self.client.info("memory", target_nodes=node))
+        return memory.note(await self.client.info("memory"))
+
+    def blocking(self) -> AsyncClient:
+        """See `Connection.blocking`."""
+        return self.address.async_client(socket_timeout=None, resends=0)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.client.aclose()

@@ -1,0 +1,56 @@
+"""Operations: what the doors do to Redis, written once for sync and async callers.
+
+A door is a generator. It yields one request at a time and gets the reply sent back; a connection, sync or
+async, drives it. So there is one implementation of each operation, and none of them does I/O itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from callboard.storage.scripts import Script
+
+Argument = bytes | str | int | float
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A plain Redis command, as its words. All of its keys belong to one slot.
+
+    Only commands that may be sent twice belong here: a reply can be lost after the command has run.
+    """
+
+    words: tuple[Argument, ...]
+
+    def __init__(self, *words: Argument) -> None:
+        object.__setattr__(self, "words", words)
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptCall:
+    """A Lua script on one queue. `prefix` is `QueueKeys.prefix`.
+
+    A script with the fragment `event` or `logs` gets its first argument, "FULL:KEEP", from the connection.
+    """
+
+    script: Script
+    prefix: str
+    args: Sequence[Argument]
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """Asks for used memory as a share of maxmemory where `prefix` lives, at most a second old.
+
+    0.0 without a maxmemory.
+    """
+
+    prefix: str
+
+
+Request = Command | ScriptCall | Pressure
+Operation = Generator[Request, Any, T]

@@ -1,0 +1,62 @@
+"""Lua scripts: loading, joining their fragments, hashing.
+
+A script lives beside its owner in a `lua` folder and names the fragments that it uses in its first line,
+`-- uses: keys, time, record`. Fragments stand in the same folder, or in the broker's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+
+_USES = re.compile(r"^-- uses: ([a-z_, ]+)$")
+_FRAGMENTS = "callboard.broker"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script ready for EVALSHA. `name` is its file's name without the suffix.
+
+    `flags`: its first argument is the connection's "FULL:KEEP" (see the fragment `event`).
+    """
+
+    name: str
+    source: str = field(repr=False)
+    sha: str = field(repr=False)
+    flags: bool = False
+
+
+@cache
+def _text(package: str, name: str) -> str:
+    return files(package).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+
+
+def join(package: str, name: str, replacing: Mapping[str, str] | None = None) -> Script:
+    """The script `name` of `package` with its fragments in front.
+
+    `replacing` swaps fragments for other text by name; the property tests bring a clock of their own.
+
+    Raises:
+        FileNotFoundError: no such script or fragment.
+    """
+    text = _text(package, name)
+    first, _, _ = text.partition("\n")
+    uses = _USES.match(first)
+    fragments = uses.group(1).split(", ") if uses else []
+    parts = []
+    for fragment in fragments:
+        swapped = (replacing or {}).get(fragment)
+        parts.append(_text(_FRAGMENTS, fragment) if swapped is None else swapped)
+    source = "\n".join([*parts, text])
+    sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+    return Script(name, source, sha, flags="event" in fragments)
+
+
+@cache
+def script(package: str, name: str) -> Script:
+    """The script `name` from `package`'s `lua` folder, joined once per process."""
+    return join(package, name)
