@@ -73,12 +73,13 @@ class SubmitLimits:
     queue_depth: int = 0
 
 
+NEW_WORK = SubmitLimits()
 #: For follow-ups of running tasks: refused later than new work, for refusing them would lose work.
 FOLLOW_UPS = SubmitLimits(memory_share=0.95)
 
 
 def submit(
-    keys: Keys, submissions: Sequence[Submission], limits: SubmitLimits = SubmitLimits()
+    keys: Keys, submissions: Sequence[Submission], limits: SubmitLimits = NEW_WORK
 ) -> Operation[list[Submitted]]:
     """Accept `submissions`, in order; one script call for each 100 tasks or 256 KiB of a queue.
 

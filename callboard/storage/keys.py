@@ -121,7 +121,7 @@ class Keys:
 
     @property
     def workers(self) -> str:
-        """Sorted set of worker ids by the time of their last presence, ms."""
+        """Set of worker ids that were present; those whose entry has gone are dropped by readers."""
         return f"{self.namespace}:workers"
 
     def worker(self, worker: str) -> str:

@@ -3,9 +3,9 @@
 --
 -- KEYS[1]  the queue's prefix
 -- ARGV[1]  events "FULL:KEEP"   ARGV[2] state   ARGV[3] at most (1…200)
--- ARGV[4]  only those created before this time in ms, so that a purge under load ends
--- Returns  {dropped, looked at}
-local state, before = ARGV[2], tonumber(ARGV[4])
+-- ARGV[4]  only those created until this time in ms ("" in the first step: now), so that a purge under load ends
+-- Returns  {dropped, looked at, the time to send with the next step}
+local state, before = ARGV[2], tonumber(ARGV[4]) or now
 if state == 'running' then return redis.error_reply('CALLBOARD running tasks cannot be purged') end
 local ids = call('ZRANGE', P .. state, 0, tonumber(ARGV[3]) - 1)
 local dropped = 0
@@ -25,4 +25,4 @@ if dropped > 0 then
   fair_flush()
   stamp()
 end
-return { dropped, #ids }
+return { dropped, #ids, integer(before) }

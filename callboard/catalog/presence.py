@@ -1,0 +1,84 @@
+"""Presence: which workers live, what they serve, and what they do right now.
+
+A worker's entry is one string that dies 20 s after its last renewal. Its absence, seen while Redis was healthy,
+is what makes a lease's expiry the worker's death.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from callboard.clock import rfc3339
+from callboard.storage.keys import Keys
+from callboard.storage.operation import Command, Operation
+
+#: An entry outlives its last renewal by this long.
+PRESENCE_MS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """A worker process. `slots` and `busy` by queue share one pool where `pool` is the same; times in ms.
+
+    `tasks`: what it runs, as {"id", "name", "queue", "attempt", "started_at"}.
+    """
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    since: int
+    queues: Sequence[str]
+    slots: int
+    busy: int
+    tasks: Sequence[Mapping[str, Any]] = field(default=())
+    memory_bytes: int = 0
+    draining: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The worker on the wire."""
+        shown = asdict(self)
+        shown["since"] = rfc3339(self.since)
+        shown["queues"] = list(self.queues)
+        shown["tasks"] = [{**task, "started_at": rfc3339(task["started_at"])} for task in self.tasks]
+        return shown
+
+
+def renew(keys: Keys, worker: str) -> Operation[bool]:
+    """Keep the entry alive; works at maxmemory. False when it has gone and must be shown again."""
+    return bool((yield Command("PEXPIRE", keys.worker(worker), PRESENCE_MS)))
+
+
+def show(keys: Keys, presence: Presence) -> Operation[None]:
+    """Write the entry anew."""
+    body = json.dumps(asdict(presence), separators=(",", ":"))
+    yield Command("SET", keys.worker(presence.id), body, "PX", PRESENCE_MS)
+    yield Command("SADD", keys.workers, presence.id)
+
+
+def withdraw(keys: Keys, worker: str) -> Operation[None]:
+    """Take the entry away, when the worker has stopped."""
+    yield Command("DEL", keys.worker(worker))
+    yield Command("SREM", keys.workers, worker)
+
+
+def read(keys: Keys) -> Operation[list[Presence]]:
+    """Every living worker, by id. Names of dead ones found on the way are dropped."""
+    found: list[Presence] = []
+    for name in sorted((yield Command("SMEMBERS", keys.workers))):
+        raw = yield Command("GET", keys.worker(name.decode()))
+        if raw is None:
+            yield Command("SREM", keys.workers, name)
+            continue
+        fields = json.loads(raw)
+        known = {key: fields[key] for key in Presence.__slots__ if key in fields}
+        found.append(Presence(**known))
+    return found
+
+
+def alive(keys: Keys, worker: str) -> Operation[bool]:
+    """Whether one worker's entry is there."""
+    return bool((yield Command("EXISTS", keys.worker(worker))))

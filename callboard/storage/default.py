@@ -1,0 +1,77 @@
+"""The process's own connection: what `.submit()` and handles use when nobody hands them another."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from weakref import WeakKeyDictionary
+
+from callboard import settings as settings_module
+from callboard.errors import StoreUnavailable
+from callboard.settings import Settings
+from callboard.storage.connection import AsyncConnection, Connection
+
+_lock = threading.Lock()
+_connection: Connection | None = None
+_options: tuple[str, str, int] | None = None
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnection] = WeakKeyDictionary()
+
+
+def configure(
+    url: str | None = None, *, namespace: str | None = None, settings: Settings | None = None
+) -> None:
+    """Choose the Redis of this process: by `url` and `namespace`, for what is not given by the settings.
+
+    Raises InvalidSetting. Handles made before keep their connection.
+    """
+    global _connection, _options  # noqa: PLW0603 - one default a process, guarded by the lock
+    known = settings or settings_module.load()
+    address = url or known.redis_url
+    if address is None:
+        raise StoreUnavailable(
+            "No Redis is configured: set CALLBOARD_REDIS_URL or call callboard.configure(url=…)."
+        )
+    with _lock:
+        _options = (address, namespace or known.namespace, known.events_keep)
+        _connection = None
+        _loops.clear()
+
+
+def connection() -> Connection:
+    """The process's connection for threads, made at first use."""
+    global _connection  # noqa: PLW0603 - see configure
+    if _connection is None:
+        options = _chosen()
+        with _lock:
+            if _connection is None:
+                url, namespace, keep = options
+                _connection = Connection(url, namespace=namespace, events_keep=keep)
+    return _connection
+
+
+def async_connection() -> AsyncConnection:
+    """The connection of the running event loop, made at first use; to be called inside that loop."""
+    loop = asyncio.get_running_loop()
+    found = _loops.get(loop)
+    if found is None:
+        url, namespace, keep = _chosen()
+        found = _loops[loop] = AsyncConnection(url, namespace=namespace, events_keep=keep)
+    return found
+
+
+def _chosen() -> tuple[str, str, int]:
+    if _options is None:
+        configure()
+    assert _options is not None
+    return _options
+
+
+def _forget() -> None:
+    # A forked child must not share its parent's sockets.
+    global _connection  # noqa: PLW0603
+    _connection = None
+    _loops.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
