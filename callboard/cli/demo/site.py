@@ -115,10 +115,15 @@ class Site:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self.close()
+
+    def close(self) -> None:
+        """Stop serving, slow and endless answers included. May be called twice."""
+        if not self._closing.is_set():
+            self._closing.set()
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
 
     def count(self, path: str) -> int:
         """Note a request; answers how many there were, this one included."""
