@@ -1,1 +1,4 @@
-"""Task contracts and applications: what exists, with no behaviour."""
+"""Task contracts: names, payload schemas, queues, limits; applications and how they are found.
+
+Declarations only: nothing in here runs a task.
+"""
