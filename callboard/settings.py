@@ -157,6 +157,13 @@ class Settings(BaseModel):
         None, "Tasks after which a process slot gets a new child (± 10%); unset: never."
     )
 
+    fetch_private_addresses: bool = _setting(
+        True,
+        "Whether tasks that fetch pages may visit loopback, private and link-local addresses. Turn it off "
+        "where those who submit tasks must not reach what the workers can reach.",
+        "true or false",
+    )
+
     log_format: Literal["text", "json"] = _setting(
         "text", "How log lines on standard error look.", "text or json"
     )
