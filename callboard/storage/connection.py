@@ -10,7 +10,7 @@ from callboard import clock
 from callboard.storage.address import Address, AsyncClient, Client
 from callboard.storage.faults import translate
 from callboard.storage.keys import Keys
-from callboard.storage.operation import Command, Operation, Request, ScriptCall
+from callboard.storage.operation import Command, Everywhere, NodeOf, Operation, Request, ScriptCall
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class _Base:
         self.address = Address.parse(url)
         self.keys = Keys(namespace)
         self._memory: dict[str, _Memory] = {}
-        self._events_keep = events_keep
+        self.events_keep = events_keep
 
     def _gauge(self, prefix: str) -> _Memory:
         # A cluster's nodes fill separately; elsewhere there is one.
@@ -51,7 +51,7 @@ class _Base:
 
     def _words(self, call: ScriptCall, share: float) -> tuple[Any, ...]:
         if call.script.flags:
-            flags = f"{int(share > QUIET_ABOVE)}:{self._events_keep}"
+            flags = f"{int(share > QUIET_ABOVE)}:{self.events_keep}"
             return (call.script.sha, 1, call.prefix, flags, *call.args)
         return (call.script.sha, 1, call.prefix, *call.args)
 
@@ -98,16 +98,21 @@ class Connection(_Base):
 
     def execute(self, request: Request) -> Any:
         """The reply to one request, in redis-py's types, bytes undecoded."""
+        client: Any = self.client  # redis-py does not annotate execute_command
         try:
             if isinstance(request, ScriptCall):
                 share = self._share(request.prefix) if request.script.flags else 0.0
                 words = self._words(request, share)
                 try:
-                    return self.client.execute_command("EVALSHA", *words)
+                    return client.execute_command("EVALSHA", *words)
                 except redis.exceptions.NoScriptError:
-                    return self.client.execute_command("EVAL", request.script.source, *words[1:])
+                    return client.execute_command("EVAL", request.script.source, *words[1:])
             if isinstance(request, Command):
-                return self.client.execute_command(*request.words)
+                return client.execute_command(*request.words)
+            if isinstance(request, Everywhere):
+                return self._everywhere(request)
+            if isinstance(request, NodeOf):
+                return self._node_of(request.prefix)
             return self._share(request.prefix)
         except _FAULTS as error:
             if isinstance(error, redis.exceptions.ReadOnlyError):
@@ -122,6 +127,23 @@ class Connection(_Base):
             node = self.client.get_node_from_key(prefix)
             return memory.note(self.client.info("memory", target_nodes=node))
         return memory.note(self.client.info("memory"))
+
+    def _everywhere(self, request: Everywhere) -> dict[str, Any]:
+        client: Any = self.client
+        if not isinstance(self.client, redis.RedisCluster):
+            return {"": client.execute_command(*request.words)}
+        replies: dict[str, Any] = {}
+        for node in self.client.get_primaries():
+            try:
+                replies[node.name] = client.execute_command(*request.words, target_nodes=node)
+            except _FAULTS as error:
+                replies[node.name] = translate(error)
+        return replies
+
+    def _node_of(self, prefix: str) -> str:
+        if not isinstance(self.client, redis.RedisCluster):
+            return ""
+        return str(self.client.get_node_from_key(prefix).name)
 
     def _forget_primary(self) -> None:
         # A name that a failover moved: connections to the old primary would answer READONLY for ever.
@@ -179,6 +201,10 @@ class AsyncConnection(_Base):
                     return await self.client.execute_command("EVAL", request.script.source, *words[1:])
             if isinstance(request, Command):
                 return await self.client.execute_command(*request.words)
+            if isinstance(request, Everywhere):
+                return await self._everywhere(request)
+            if isinstance(request, NodeOf):
+                return self._node_of(request.prefix)
             return await self._share(request.prefix)
         except _FAULTS as error:
             if isinstance(error, redis.exceptions.ReadOnlyError) and isinstance(
@@ -196,6 +222,24 @@ class AsyncConnection(_Base):
             node = self.client.get_node_from_key(prefix)
             return memory.note(await self.client.info("memory", target_nodes=node))
         return memory.note(await self.client.info("memory"))
+
+    async def _everywhere(self, request: Everywhere) -> dict[str, Any]:
+        if not isinstance(self.client, redis.asyncio.RedisCluster):
+            return {"": await self.client.execute_command(*request.words)}
+        await self.client.initialize()  # it knows its nodes after that only
+        replies: dict[str, Any] = {}
+        for node in self.client.get_primaries():
+            try:
+                replies[node.name] = await self.client.execute_command(*request.words, target_nodes=node)
+            except _FAULTS as error:
+                replies[node.name] = translate(error)
+        return replies
+
+    def _node_of(self, prefix: str) -> str:
+        if not isinstance(self.client, redis.asyncio.RedisCluster):
+            return ""
+        node = self.client.get_node_from_key(prefix)
+        return "" if node is None else str(node.name)
 
     def blocking(self) -> AsyncClient:
         """See `Connection.blocking`."""

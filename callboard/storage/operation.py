@@ -52,5 +52,26 @@ class Pressure:
     prefix: str
 
 
-Request = Command | ScriptCall | Pressure
+@dataclass(frozen=True, slots=True)
+class Everywhere:
+    """A plain command sent to every primary, for what belongs to a server and not to a key (INFO).
+
+    The reply maps each node's name (`NodeOf`'s words; one server is named "") to its reply, or to the
+    CallboardError with which that node failed.
+    """
+
+    words: tuple[Argument, ...]
+
+    def __init__(self, *words: Argument) -> None:
+        object.__setattr__(self, "words", words)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOf:
+    """Asks, without I/O, for the name of the node that serves `prefix`; "" where there is one server."""
+
+    prefix: str
+
+
+Request = Command | ScriptCall | Pressure | Everywhere | NodeOf
 Operation = Generator[Request, Any, T]
