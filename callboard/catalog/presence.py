@@ -1,7 +1,7 @@
 """Presence: which workers live, what they serve, and what they do right now.
 
-A worker's entry is one string that dies 20 s after its last renewal. Its absence, seen while Redis was healthy,
-is what makes a lease's expiry the worker's death.
+A worker's entry is one string that dies 20 s after its last renewal. Its absence, seen while Redis was
+healthy, is what makes a lease's expiry the worker's death.
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ from callboard.storage.connection import AsyncConnection, Connection
 
 _lock = threading.Lock()
 _connection: Connection | None = None
-_options: tuple[str, str, int] | None = None
-_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnection] = WeakKeyDictionary()
+_Options = tuple[str, str, int]
+_options: _Options | None = None
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Options, AsyncConnection]] = WeakKeyDictionary()
 
 
 def configure(
@@ -50,17 +51,20 @@ def connection() -> Connection:
     return _connection
 
 
-def async_connection() -> AsyncConnection:
-    """The connection of the running event loop, made at first use; to be called inside that loop."""
-    loop = asyncio.get_running_loop()
-    found = _loops.get(loop)
-    if found is None:
-        url, namespace, keep = _chosen()
-        found = _loops[loop] = AsyncConnection(url, namespace=namespace, events_keep=keep)
-    return found
+def async_connection(twin: Connection | None = None) -> AsyncConnection:
+    """The connection of the running event loop, made at first use; to be called inside that loop.
+
+    `twin`: the connection for threads whose Redis and namespace it shall have; None for the default's.
+    """
+    of_loop = _loops.setdefault(asyncio.get_running_loop(), {})
+    options = _chosen() if twin is None else (twin.address.url, twin.keys.namespace, twin.events_keep)
+    if options not in of_loop:
+        url, namespace, keep = options
+        of_loop[options] = AsyncConnection(url, namespace=namespace, events_keep=keep)
+    return of_loop[options]
 
 
-def _chosen() -> tuple[str, str, int]:
+def _chosen() -> _Options:
     if _options is None:
         configure()
     assert _options is not None
