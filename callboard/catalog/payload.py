@@ -10,7 +10,7 @@ import inspect
 import json
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
@@ -19,8 +19,6 @@ from pydantic_core import PydanticSerializationError
 
 from callboard.catalog.place import place_of
 from callboard.errors import InvalidDeclaration, InvalidPayload, Problem
-
-PAYLOAD_BYTES: Final = 256 * 1024
 
 
 class _Schema(GenerateJsonSchema):
@@ -108,10 +106,6 @@ class Payload:
             raise _invalid(error, values) from error
         except (PydanticSerializationError, ValueError, RecursionError) as error:
             raise InvalidPayload(f"The payload is not JSON: {error}") from error
-        if len(encoded) > PAYLOAD_BYTES:
-            raise InvalidPayload(
-                f"The payload has {len(encoded):,} bytes; at most {PAYLOAD_BYTES:,} are taken."
-            )
         return encoded
 
     def arguments(self, payload: bytes | Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
