@@ -58,11 +58,15 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The answer to one submission: its id and state, or the `problem` met while storing it."""
+    """The answer to one submission: its id and state, or the `problem` met while storing it.
+
+    `created_at`: ms by Redis's clock; None when nothing new was stored (a resend, a problem).
+    """
 
     id: str
     state: State
     problem: CallboardError | None = None
+    created_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +109,19 @@ def submit(
             call = ScriptCall(
                 _SUBMIT, queue_keys.prefix, (limits.queue_depth, *(packed[index][1] for index in chunk))
             )
-            for index, (local, state) in zip(chunk, (yield call), strict=True):
-                replies[index] = _reply(queue, local.decode(), state.decode(), limits)
+            for index, (local, state, created) in zip(chunk, (yield call), strict=True):
+                replies[index] = _reply(queue, local.decode(), state.decode(), int(created), limits)
     return [reply for reply in replies if reply is not None]
 
 
-def _reply(queue: str, local: str, state: str, limits: SubmitLimits) -> Submitted:
+def _reply(queue: str, local: str, state: str, created: int, limits: SubmitLimits) -> Submitted:
     task_id = f"{queue}_{local}"
     if state == "full":
         problem = QueueFull(f"Queue {queue!r} holds {limits.queue_depth} waiting tasks, as many as it may.")
         return Submitted(task_id, State.PENDING, problem)
     if state == "deleted":  # a resend of a submit whose task has been deleted since
         return Submitted(task_id, State.CANCELLED)
-    return Submitted(task_id, State(state))
+    return Submitted(task_id, State(state), created_at=created or None)
 
 
 def _by_queue(submissions: Sequence[Submission]) -> dict[str, list[int]]:

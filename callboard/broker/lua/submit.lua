@@ -5,8 +5,8 @@
 -- ARGV[1]  events "FULL:KEEP"    ARGV[2]  highest depth (pending + queued) allowed, 0 for no bound
 -- ARGV[3…] one msgpack array a task: {id, body, name, owner, fairness key, weight, priority, delay_ms,
 --          due_at (0 none), expires_in_ms (0 none), max_attempts (-1 endless), nonce, reason}
--- Returns  per task {id, state} or {id, "full"}; the id differs from the one sent only for a foreign id whose
---          earlier run has ended: `ID~2`, `ID~3`, …
+-- Returns  per task {id, state, created_at (0 for a resend)} or {id, "full", 0}; the id differs from the one
+--          sent only for a foreign id whose earlier run has ended: `ID~2`, `ID~3`, …
 -- A resend is a no-op: our ids are unique, and a foreign id carries the nonce of its enqueue call.
 local replies, woke = {}, false
 local limit = tonumber(ARGV[2])
@@ -36,9 +36,9 @@ for index = 3, #ARGV do
   local id, state = resolve(task[1], task[12])
   if not state and call('EXISTS', P .. 't:' .. id) == 1 then state = 'deleted' end
   if state then
-    replies[#replies + 1] = { id, state }
+    replies[#replies + 1] = { id, state, 0 }
   elseif limit > 0 and depth >= limit then
-    replies[#replies + 1] = { id, 'full' }
+    replies[#replies + 1] = { id, 'full', 0 }
   else
     local m = blank(task[3], task[4])
     m[FAIR], m[WEIGHT], m[PRIORITY] = task[5], task[6], task[7]
@@ -58,7 +58,7 @@ for index = 3, #ARGV do
     write(id, m)
     event('s', id, m)
     depth = depth + 1
-    replies[#replies + 1] = { id, m[STATE] }
+    replies[#replies + 1] = { id, m[STATE], now }
   end
 end
 fair_flush()
