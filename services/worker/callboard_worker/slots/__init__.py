@@ -1,1 +1,1 @@
-"""Slots: the three places where a body may run (a child process, a thread, an event loop), behind one protocol."""
+"""Slots: the places where bodies run (child processes, threads, an event loop) behind one protocol."""

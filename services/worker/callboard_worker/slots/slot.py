@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 Kind = Literal["completed", "failed", "retry", "timeout", "memory", "crashed", "cancelled", "lost"]
-"""How a body ended. ``retry`` is the body's own wish (``raise Retry``), ``lost`` an outcome that nobody may record."""
+"""How a body ended. ``retry`` is the body's own wish (``raise Retry``); ``lost``: nobody may record it."""
 
 Why = Literal["limit", "cancel", "terminate", "lost"]
 """Why a body is stopped. ``limit`` and ``cancel`` are asked for in the body and leave it time to tidy up."""
@@ -84,7 +84,8 @@ class Listener(Protocol):
     def finished(self, slot: str, assignment: Assignment, outcome: Outcome) -> None:
         """The attempt is over and its slot (named for people: ``process-3``) is free again.
 
-        Comes exactly once for each `SlotGroup.run`, after the attempt's last line and progress; may call `run` again.
+        Comes exactly once for each `SlotGroup.run`, after the attempt's last line and progress. It may call
+        `run` again.
         """
 
 
@@ -94,7 +95,7 @@ class SlotGroup(Protocol):
     capacity: int
 
     def start(self) -> None:
-        """Warm up. Raises `CallboardError` with the user's traceback if the task modules cannot be imported."""
+        """Warm up. Raises `CallboardError` with the user's traceback if a task module cannot be imported."""
 
     def ready(self) -> bool:
         """Whether at least one slot is up."""
@@ -115,13 +116,14 @@ class SlotGroup(Protocol):
 
 
 class Host(Protocol):
-    """The place where a body runs, as the body's frame (`callboard_worker.body`) sees it.
+    """The place where a body runs, as the body's frame (`slots.body`) sees it.
 
     Only `call` and `drive` let a stop reach into running code, so hooks around them are never hit by one.
     """
 
-    stopping: Why | None
-    """The stop that was delivered to the body, if any."""
+    @property
+    def stopping(self) -> Why | None:
+        """The stop that was asked for, if any."""
 
     def log(self, level: str, text: str) -> None: ...
 
@@ -135,7 +137,7 @@ class Host(Protocol):
 
 
 Invoke = Callable[[Assignment, Host], Outcome]
-"""Runs one body in a thread slot: `callboard_worker.body.execute`, or a wrapper that calls Dramatiq's hooks around it."""
+"""Runs one body in a thread slot: `slots.body.execute`, or a wrapper that adds Dramatiq's hooks."""
 
 InvokeAsync = Callable[[Assignment, Host], Awaitable[Outcome]]
-"""The same on the event loop: `callboard_worker.body.execute_async` or a wrapper of it."""
+"""The same on the event loop: `slots.body.execute_async` or a wrapper of it."""

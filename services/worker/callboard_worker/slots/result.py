@@ -1,0 +1,52 @@
+"""Results: what a body returned, as JSON of at most 1 MiB."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+from callboard_worker.slots.slot import RESULT_LIMIT_BYTES
+
+# Types whose JSON form is beyond doubt. Others are refused: a guess would surprise who reads the result.
+_PLAIN = (BaseModel, datetime, date, time, timedelta, Decimal, Enum, PurePath, UUID, set, frozenset)
+
+
+class BadResult(Exception):
+    """The returned value cannot be kept. The message names its size or type, and the limit."""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _PLAIN) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        return to_jsonable_python(value)
+    raise TypeError(f"a {type(value).__qualname__} has no JSON form")
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
+
+
+def encode_result(value: Any) -> bytes:
+    """The value as JSON. Models, dataclasses, dates, UUIDs and sets are taken too. Raises BadResult."""
+    if value is None:
+        return b"null"
+    try:
+        encoded = _encode(value).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadResult(f"The result cannot be kept as JSON: {error}.") from error
+    except Exception as error:
+        # A property or serializer of the user's own model failed.
+        raise BadResult(f"The result cannot be kept as JSON: {type(error).__name__}: {error}.") from error
+    if len(encoded) > RESULT_LIMIT_BYTES:
+        raise BadResult(
+            f"The result has {len(encoded):,} bytes; at most {RESULT_LIMIT_BYTES:,} are kept. "
+            "Store it elsewhere and return where it is."
+        )
+    return encoded
