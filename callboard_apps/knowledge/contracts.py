@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from callboard.catalog import Contract, Queue
+from callboard import Contract, Queue
 from callboard_apps.clients.failures import Permanent
 
 # One page needs seconds; what takes a minute hangs.

@@ -6,9 +6,7 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
-from callboard import settings
-from callboard.context import Retry, progress
-from callboard.task import task
+from callboard import Retry, progress, settings, task
 from callboard_apps.clients.failures import Temporary
 from callboard_apps.clients.http import Page, Policy, fetch
 from callboard_apps.knowledge import article
