@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from callboard.catalog.app import discover
 from callboard.catalog.contract import Contract
 from callboard.cli.demo.site import Site, SitePage, load_pages, site_folder
 from callboard.context import CurrentTask, Retry, TaskLogHandler, enter
 from callboard.errors import InvalidPayload
+from callboard.task import registered
 from callboard_apps.clients.failures import (
     Broken,
     ForbiddenAddress,
@@ -242,6 +244,17 @@ def test_names_and_queues_are_the_applications(contract: Contract) -> None:
     assert contract.name.startswith("knowledge.")
     assert contract.queue_name in {"parsing", "ai"}
     assert contract.terms().hard_limit_ms in {60_000, 120_000}
+
+
+def test_the_application_is_installed() -> None:
+    [app] = discover(["knowledge"])
+
+    assert [contract.name for contract in app.contracts] == ["knowledge.parse_link", "knowledge.summarise"]
+    app.load_tasks()
+    assert {contract.name for contract in app.contracts} <= set(registered())
+    for contract in app.contracts:
+        # What the API validates by and what the worker runs are one schema.
+        assert registered()[contract.name].contract.schema == contract.schema
 
 
 def test_the_api_reads_the_contracts_without_the_packages_of_the_tasks() -> None:
