@@ -14,5 +14,6 @@ for index = 1, #holders, 2 do
   end
 end
 if ARGV[3] == '0' then return 0 end
+call('ZREM', set, mine) -- a first write that works at maxmemory, also where nobody held the lease
 call('ZADD', set, integer(now + tonumber(ARGV[3])), mine)
 return 1

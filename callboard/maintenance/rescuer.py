@@ -1,0 +1,111 @@
+"""The rescuer: tasks whose worker died, or lost touch, run again."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from callboard.catalog import presence
+from callboard.maintenance.policy import Policies
+from callboard.maintenance.watch import Watch
+from callboard.storage.connection import Connection
+from callboard.storage.keys import Keys
+from callboard.storage.operation import Operation, ScriptCall
+from callboard.storage.scripts import script
+
+_EXPIRED = script("callboard.maintenance", "expired")
+_RESCUE = script("callboard.maintenance", "rescue")
+#: Leases judged in one step.
+STEP = 50
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """What became of expired leases: counts by the state that they ended in (queued, failed, cancelled).
+
+    `held_back`: Redis has not been healthy for a whole lease, so nothing was judged.
+    """
+
+    states: Mapping[str, int] = field(default_factory=dict)
+    held_back: bool = False
+
+    @property
+    def again_seconds(self) -> float | None:
+        """When to look again, if before the loop's interval."""
+        return 0.0 if sum(self.states.values()) >= STEP else None
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A lease that has run out, `since_ms` ago."""
+
+    id: str
+    token: bytes
+    worker: str
+    since_ms: int
+
+
+class Rescuer:
+    """Returns expired leases to the queue, or fails those that expired too often.
+
+    A vanished worker (its presence has gone) makes it a lost attempt. A worker that is present may still
+    renew: it gets a quarter of a lease more, and its lost lease costs no attempt.
+    """
+
+    name = "rescuer"
+
+    def __init__(self, watch: Watch, policies: Policies, interval_seconds: float = 2.0) -> None:
+        self.interval_seconds = interval_seconds
+        self._watch = watch
+        self._policies = policies
+
+    def run_once(self, connection: Connection, queue: str) -> Rescued:
+        """Judge at most 50 leases. Raises StoreUnavailable."""
+        policy = self._policies(queue)
+        if not self._watch.steady_for(connection, queue, policy.lease_seconds):
+            return Rescued(held_back=True)
+        patience_ms = policy.lease_seconds * 1000 / 4
+        keys = connection.keys
+        expired = connection.run(read_expired(keys, queue))
+        alive = {
+            worker: connection.run(presence.alive(keys, worker))
+            for worker in {lease.worker for lease in expired if lease.worker}
+        }
+        ripe = [lease for lease in expired if not alive.get(lease.worker) or lease.since_ms >= patience_ms]
+        if not ripe:
+            return Rescued()
+        dead = {worker for worker, lives in alive.items() if not lives}
+        states = connection.run(rescue(keys, queue, ripe, dead, policy.losses))
+        for lease, state in zip(ripe, states, strict=True):
+            if state:
+                cause = "vanished" if lease.worker in dead else "did not renew its lease"
+                logger.warning(
+                    "Rescued %s_%s from worker %s, which %s: now %s.",
+                    queue, lease.id, lease.worker or "unknown", cause, state,
+                )  # fmt: skip
+        return Rescued(Counter(state for state in states if state))
+
+
+def read_expired(keys: Keys, queue: str, limit: int = STEP) -> Operation[list[Expired]]:
+    """The leases of `queue` that ran out first, at most `limit` (50)."""
+    rows = yield ScriptCall(_EXPIRED, keys.queue(queue).prefix, (limit,))
+    return [Expired(task.decode(), token, worker.decode(), since) for task, token, worker, since in rows]
+
+
+def rescue(
+    keys: Keys, queue: str, leases: Iterable[Expired], dead: Iterable[str], losses: int = 3
+) -> Operation[list[str]]:
+    """Rescue `leases` (at most 50) that are still expired and still theirs; "" for the others.
+
+    `dead`: workers whose presence has gone. The caller has seen Redis healthy for a whole lease.
+    """
+    gone = set(dead)
+    triples: list[str | bytes] = []
+    for lease in leases:
+        triples += (lease.id, lease.token, "1" if lease.worker in gone else "0")
+    states = yield ScriptCall(_RESCUE, keys.queue(queue).prefix, (losses, *triples))
+    return [state.decode() for state in states]
