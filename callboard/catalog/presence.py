@@ -21,7 +21,7 @@ PRESENCE_MS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """A worker process. `slots` and `busy` by queue share one pool where `pool` is the same; times in ms.
+    """A worker process. `slots` are shared by its queues; times in ms since 1970.
 
     `tasks`: what it runs, as {"id", "name", "queue", "attempt", "started_at"}.
     """
@@ -47,15 +47,15 @@ class Presence:
         return shown
 
 
-def renew(keys: Keys, worker: str) -> Operation[bool]:
+def renew(keys: Keys, worker: str, ttl_ms: int = PRESENCE_MS) -> Operation[bool]:
     """Keep the entry alive; works at maxmemory. False when it has gone and must be shown again."""
-    return bool((yield Command("PEXPIRE", keys.worker(worker), PRESENCE_MS)))
+    return bool((yield Command("PEXPIRE", keys.worker(worker), ttl_ms)))
 
 
-def show(keys: Keys, presence: Presence) -> Operation[None]:
+def show(keys: Keys, presence: Presence, ttl_ms: int = PRESENCE_MS) -> Operation[None]:
     """Write the entry anew."""
     body = json.dumps(asdict(presence), separators=(",", ":"))
-    yield Command("SET", keys.worker(presence.id), body, "PX", PRESENCE_MS)
+    yield Command("SET", keys.worker(presence.id), body, "PX", ttl_ms)
     yield Command("SADD", keys.workers, presence.id)
 
 

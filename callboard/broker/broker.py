@@ -1,0 +1,219 @@
+"""CallboardBroker: `dramatiq.set_broker(CallboardBroker(url))`, and an existing program is tracked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any
+
+from dramatiq import Broker, Message, Middleware
+from dramatiq.common import current_millis, q_name
+from dramatiq.errors import ConnectionClosed, QueueJoinTimeout
+from dramatiq.middleware import Retries
+
+from callboard import clock, control, settings
+from callboard.broker.consumer import CallboardConsumer
+from callboard.broker.guest import Guest
+from callboard.broker.message import HeldMessage, priority_of, submission_of
+from callboard.errors import StoreUnavailable
+from callboard.records.ids import check_queue, foreign_id
+from callboard.records.state import State
+from callboard.storage import default
+from callboard.storage.connection import Connection
+from callboard.storage.keys import Keys
+from callboard.storage.operation import Command, Operation
+from callboard.submit import Submission, submit
+
+#: While hooks run after a message was processed: what they enqueue belongs to its end.
+_ending: ContextVar[HeldMessage | None] = ContextVar("callboard_ending", default=None)
+_JOIN_POLL_SECONDS = 0.02
+
+
+class CallboardBroker(Broker):
+    """A Dramatiq broker on Callboard's records. Works on Callboard's worker and on Dramatiq's own.
+
+    Parameters:
+        url: Redis, as in `storage.address`; None: CALLBOARD_REDIS_URL.
+        namespace: first part of every key; None: CALLBOARD_NAMESPACE.
+        middleware: as Dramatiq's.
+        connection: used instead of making one.
+
+    Messages keep their ids: a task's id is `QUEUE_MESSAGE-ID`. Delays live in Redis, not in a worker; a
+    retry is part of the acknowledgement. Failures of Redis leave as dramatiq.errors.ConnectionClosed.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        middleware: list[Middleware] | None = None,
+        connection: Connection | None = None,
+    ) -> None:
+        super().__init__(middleware=middleware)
+        self.queues: set[str] = set()
+        self._url, self._namespace = url, namespace
+        self._connection = connection
+        self._guest: Guest | None = None
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, made at first use, so that an import of the program needs no Redis."""
+        if self._connection is None:
+            if self._url is None and self._namespace is None:
+                self._connection = default.connection()
+            else:
+                known = settings.load()
+                url = self._url or known.redis_url
+                if url is None:
+                    raise StoreUnavailable(
+                        "No Redis is configured: give CallboardBroker(url) or CALLBOARD_REDIS_URL."
+                    )
+                self._connection = Connection(
+                    url, namespace=self._namespace or known.namespace, events_keep=known.events_keep
+                )
+        return self._connection
+
+    @property
+    def keys(self) -> Keys:
+        """The keys of the connection."""
+        return self.connection.keys
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> CallboardConsumer:
+        """For Dramatiq's Worker: an iterator of messages. Starts what keeps their leases alive."""
+        if self._guest is None:
+            self._guest = Guest(self.connection, lambda: sorted(self.queues))
+            self._guest.start()
+        return CallboardConsumer(self, self._guest, queue_name, prefetch, timeout)
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Idempotent. Raises InvalidDeclaration for an impossible name."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(check_queue(queue_name))
+            self.emit_after("declare_queue", queue_name)
+
+    def get_declared_queues(self) -> set[str]:
+        """The names of the declared queues."""
+        return set(self.queues)
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Submit `message`, `delay` ms from now if that is given.
+
+        From a hook after a message was processed, it becomes part of that message's end.
+        Raises ConnectionClosed, StoreFull.
+        """
+        held = _ending.get()
+        if isinstance(message, HeldMessage):
+            if held is message or held is None:
+                message.retry_ms = delay or 0
+                return message
+            message = message._message
+        queue = q_name(message.queue_name)
+        if queue != message.queue_name:
+            message = message.copy(queue_name=queue)
+        self.declare_queue(queue)
+        self.emit_before("enqueue", message, delay)
+        submission = self.submission(message, delay)
+        if held is not None:
+            # A delay is from now, not from the delivery.
+            due = current_millis() + submission.delay_ms if submission.delay_ms else submission.due_at_ms
+            held.followers.append(replace(submission, delay_ms=0, due_at_ms=due))
+        else:
+            with self.faults():
+                [answer] = self.connection.run(submit(self.keys, [submission]))
+            if answer.problem is not None:
+                raise answer.problem
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    def submission(self, message: Message[Any], delay: int | None) -> Submission:
+        """What `enqueue` would submit for `message`."""
+        actor = self.actors.get(message.actor_name)
+        return submission_of(
+            message,
+            delay_ms=delay,
+            priority=priority_of(actor.priority if actor else 0),
+            max_attempts=self._max_attempts(message),
+        )
+
+    def _max_attempts(self, message: Message[Any]) -> int | None:
+        """Attempts by the message's, the actor's or the middleware's options; None: endless."""
+        retries = next((m for m in self.middleware if isinstance(m, Retries)), None)
+        if retries is None:
+            return 1
+        actor = self.actors.get(message.actor_name)
+        options = {**(actor.options if actor else {}), **message.options}
+        if options.get("retry_when", retries.retry_when) is not None:
+            return None
+        most = options.get("max_retries", retries.max_retries)
+        return None if most is None else int(most) + 1
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """As Dramatiq's; remembers what a message's hooks want until its end is recorded."""
+        if signal == "process_message" and args and isinstance(args[0], HeldMessage):
+            held = args[0]
+            held.result, held.raised = kwargs.get("result"), kwargs.get("exception")
+            token = _ending.set(held)
+            try:
+                super().emit_after(signal, *args, **kwargs)
+            finally:
+                _ending.reset(token)
+        else:
+            super().emit_after(signal, *args, **kwargs)
+
+    def task_id(self, message: Message[Any]) -> str:
+        """The id of the task that `message` became; `callboard.handle` takes it."""
+        return foreign_id(q_name(message.queue_name), message.message_id)
+
+    def flush(self, queue_name: str) -> None:
+        """Drop the waiting messages of a queue."""
+        with self.faults():
+            for state in (State.QUEUED, State.PENDING):
+                self.connection.run(control.purge(self.keys, q_name(queue_name), state))
+
+    def flush_all(self) -> None:
+        """Drop the waiting messages of every declared queue."""
+        for queue in sorted(self.queues):
+            self.flush(queue)
+
+    def join(self, queue_name: str, *, timeout: int | None = None) -> None:
+        """For tests: block until a queue has no waiting and no running message; `timeout` in ms.
+
+        Raises QueueJoinTimeout.
+        """
+        deadline = None if timeout is None else clock.monotonic() + timeout / 1000
+        while True:
+            with self.faults():
+                live = self.connection.run(_live(self.keys, q_name(queue_name)))
+            if not live:
+                return
+            if deadline is not None and clock.monotonic() >= deadline:
+                raise QueueJoinTimeout(queue_name)
+            clock.sleep(_JOIN_POLL_SECONDS)
+
+    def close(self) -> None:
+        """Stop renewing leases and close the connections that this broker made."""
+        if self._guest is not None:
+            self._guest.stop()
+            self._guest = None
+        if self._connection is not None and (self._url or self._namespace):
+            self._connection.close()
+
+    @contextmanager
+    def faults(self) -> Iterator[None]:
+        """Every trouble with the store as the error on which Dramatiq tries again."""
+        try:
+            yield
+        except StoreUnavailable as error:
+            raise ConnectionClosed(error) from error
+
+
+def _live(keys: Keys, queue: str) -> Operation[int]:
+    queue_keys = keys.queue(queue)
+    live = 0
+    for state in (State.PENDING, State.QUEUED, State.RUNNING):
+        live += int((yield Command("ZCARD", queue_keys.state(state))))
+    return live

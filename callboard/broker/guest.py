@@ -1,0 +1,76 @@
+"""What a process needs that runs Dramatiq's own Worker: presence, leases, maintenance."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+
+import callboard
+from callboard import clock, settings
+from callboard.broker import outbox
+from callboard.broker.keeper import Keeper
+from callboard.catalog.presence import Presence
+from callboard.maintenance.loops import Loops
+from callboard.maintenance.policy import Policy
+from callboard.storage.connection import Connection
+
+
+def worker_id() -> str:
+    """`<hostname>-<6 random>`: new at each process start, for a restarted container keeps host and pid."""
+    return f"{socket.gethostname()}-{secrets.token_hex(3)}"
+
+
+class Guest:
+    """One Dramatiq Worker process as the platform sees it."""
+
+    def __init__(self, connection: Connection, queues: Callable[[], Sequence[str]]) -> None:
+        known = settings.load()
+        self.worker = worker_id()
+        self._queues = queues
+        self._since = clock.now_ms()
+        self._held = 0
+        self.lease_ms = int(known.worker_lease_seconds * 1000)
+        self.keeper = Keeper(
+            connection, lease_ms=lambda _: self.lease_ms, shown=self._shown, on_word=self._ignore
+        )
+        self._loops = Loops(
+            connection,
+            self.worker,
+            policy=Policy.of(known),
+            queues=queues,
+            deliver=lambda body: outbox.deliver(connection.keys, body),
+        )
+
+    def start(self) -> None:
+        """Show the presence and begin renewing."""
+        self.keeper.start(self.lease_ms)
+        self._loops.start()
+
+    def stop(self) -> None:
+        """End the threads; what is still held runs out by itself."""
+        self._loops.stop()
+        self.keeper.stop()
+
+    def kick(self, queue: str) -> None:
+        """Something was put into `queue`'s outbox."""
+        self._loops.nudge(queue)
+
+    def _shown(self) -> Presence:
+        return Presence(
+            id=self.worker,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=callboard.__version__,
+            since=self._since,
+            queues=tuple(self._queues()),
+            slots=0,
+            busy=0,
+        )
+
+    def _ignore(self, queue: str, local: str, token: str, word: str) -> None:
+        # Dramatiq's Worker has no way to stop one task; a cancel is honoured when it retries, is released or
+        # rescued, and a late outcome of a lost lease is refused by its token.
+        if word == "lost":
+            self.keeper.drop(queue, local, token)

@@ -1,0 +1,124 @@
+"""The keeper: renews this process's leases and presence, from a thread that never runs user code."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from callboard import clock
+from callboard.broker import turn
+from callboard.catalog import presence
+from callboard.catalog.presence import Presence
+from callboard.errors import CallboardError, StoreFull
+from callboard.storage.connection import Connection
+
+logger = logging.getLogger(__name__)
+
+#: After a failure, tries come this often: the lease is running out.
+_HURRY_SECONDS = 0.5
+
+
+class OnWord(Protocol):
+    """Called for a held task that must not go on: `word` is cancel, terminate or lost."""
+
+    def __call__(self, queue: str, local: str, token: str, word: str) -> None: ...
+
+
+class Keeper:
+    """Holds leases of (queue, local id, token) until they are dropped. Survives outages of Redis.
+
+    `lease_ms(queue)`: how long a renewal lasts; renewals come every quarter of the shortest. `ticked`:
+    monotonic time of the last round, for liveness.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        lease_ms: Callable[[str], int],
+        shown: Callable[[], Presence],
+        on_word: OnWord,
+    ) -> None:
+        self._connection = connection
+        self._lease_ms = lease_ms
+        self._shown = shown
+        self._on_word = on_word
+        self._held: dict[tuple[str, str, str], None] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._shortest = 20_000
+        self.ticked = clock.monotonic()
+
+    @property
+    def worker(self) -> str:
+        """The worker's id."""
+        return self._shown().id
+
+    def hold(self, queue: str, local: str, token: str) -> None:
+        """Renew this lease from now on."""
+        self._held[queue, local, token] = None
+
+    def drop(self, queue: str, local: str, token: str) -> None:
+        """Stop renewing it."""
+        self._held.pop((queue, local, token), None)
+
+    def start(self, shortest_lease_ms: int = 20_000) -> None:
+        """Show the presence (if Redis answers) and begin. `shortest_lease_ms` sets the pace."""
+        self._shortest = shortest_lease_ms
+        self._presence()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and take the presence away."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+        try:
+            self._connection.run(presence.withdraw(self._connection.keys, self.worker))
+        except CallboardError:
+            logger.info("The presence could not be withdrawn; it ends by itself.")
+
+    def _run(self) -> None:
+        pace = self._shortest / 4000
+        wait = pace
+        while not self._stop.wait(wait):
+            # The presence first: it must not outlive the leases, or a dead worker looks alive to the rescuer.
+            good = self._presence()
+            good = self._renew() and good
+            self.ticked = clock.monotonic()
+            wait = pace if good else min(pace, _HURRY_SECONDS)
+
+    def _presence(self) -> bool:
+        shown = self._shown()
+        keys = self._connection.keys
+        try:
+            alive = self._connection.run(presence.renew(keys, shown.id, self._shortest))
+            try:
+                self._connection.run(presence.show(keys, shown, self._shortest))
+            except StoreFull:
+                return alive  # at maxmemory the old entry goes on living
+        except CallboardError as error:
+            logger.debug("Presence was not renewed: %s", error)
+            return False
+        return True
+
+    def _renew(self) -> bool:
+        queues: dict[str, list[tuple[str, str]]] = {}
+        for queue, local, token in list(self._held):
+            queues.setdefault(queue, []).append((local, token))
+        good = True
+        for queue, held in queues.items():
+            try:
+                words = self._connection.run(
+                    turn.renew(self._connection.keys, queue, held, self._lease_ms(queue))
+                )
+            except CallboardError as error:
+                logger.warning("Leases of queue %s were not renewed: %s", queue, error)
+                good = False
+                continue
+            for (local, token), word in zip(held, words, strict=True):
+                if word != "ok" and (queue, local, token) in self._held:
+                    self._on_word(queue, local, token, word)
+        return good

@@ -1,0 +1,23 @@
+"""The read door: tasks, their logs, queues and workers. Nothing here changes anything."""
+
+from callboard.inspector.queues import QueueView, queue, queue_names, queues
+from callboard.inspector.tasks import Page, TaskFilter, find
+from callboard.inspector.workers import WorkerView, workers
+from callboard.records.log import LogLine, LogPage, logs
+from callboard.records.store import fetch as get
+
+__all__ = [
+    "LogLine",
+    "LogPage",
+    "Page",
+    "QueueView",
+    "TaskFilter",
+    "WorkerView",
+    "find",
+    "get",
+    "logs",
+    "queue",
+    "queue_names",
+    "queues",
+    "workers",
+]
