@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +37,8 @@ class QueueView:
         pace = self.statistics
         return {
             "name": self.name,
-            "tasks": dict(self.figures.tasks),
-            "oldest_queued_age_seconds": self.figures.oldest_queued_age_seconds,
+            "depth": dict(self.figures.tasks),
+            "oldest_ready_age_seconds": self.figures.oldest_queued_age_seconds,
             "paused": self.paused,
             "wait_ms": _spread(pace.wait_ms),
             "run_ms": _spread(pace.run_ms),
@@ -65,19 +65,24 @@ def queue_names(keys: Keys) -> Operation[list[str]]:
     return sorted(names)
 
 
-def queues(keys: Keys, objectives: Mapping[str, float] | None = None) -> Operation[list[QueueView]]:
-    """Every queue. `objectives`: wait objectives in seconds by queue, from the catalog."""
+def queues(
+    keys: Keys, objectives: Mapping[str, float] | None = None, also: Iterable[str] = ()
+) -> Operation[list[QueueView]]:
+    """Every queue. `objectives`: wait objectives in seconds by queue, from the catalog; `also`: its queues."""
     workers = yield from presence.read(keys)
     served = {name for worker in workers for name in worker.queues}
-    names = sorted({*(yield from queue_names(keys)), *served})
+    names = sorted({*(yield from queue_names(keys)), *served, *also})
     wanted = objectives or {}
     return [(yield from _view(keys, name, workers, wanted.get(name))) for name in names]
 
 
-def queue(keys: Keys, name: str, objective: float | None = None) -> Operation[QueueView | None]:
-    """One queue; None when no task, no worker and no catalog entry ever named it."""
+def queue(
+    keys: Keys, name: str, objective: float | None = None, *, known: bool = False
+) -> Operation[QueueView | None]:
+    """One queue; None when no task and no worker ever named it, unless it is `known` from the catalog."""
     workers = yield from presence.read(keys)
-    known = (yield Command("SISMEMBER", keys.queues, name)) or any(name in w.queues for w in workers)
+    known = known or any(name in worker.queues for worker in workers)
+    known = known or bool((yield Command("SISMEMBER", keys.queues, name)))
     return (yield from _view(keys, name, workers, objective)) if known else None
 
 
