@@ -68,12 +68,15 @@ def queue_names(keys: Keys) -> Operation[list[str]]:
 def queues(
     keys: Keys, objectives: Mapping[str, float] | None = None, also: Iterable[str] = ()
 ) -> Operation[list[QueueView]]:
-    """Every queue. `objectives`: wait objectives in seconds by queue, from the catalog; `also`: its queues."""
+    """Every queue. `objectives`: wait objectives in seconds by queue; `also`: queues of the catalog."""
     workers = yield from presence.read(keys)
     served = {name for worker in workers for name in worker.queues}
     names = sorted({*(yield from queue_names(keys)), *served, *also})
     wanted = objectives or {}
-    return [(yield from _view(keys, name, workers, wanted.get(name))) for name in names]
+    views = []
+    for name in names:
+        views.append((yield from _view(keys, name, workers, wanted.get(name))))
+    return views
 
 
 def queue(
