@@ -9,7 +9,6 @@ from typing import Any
 from callboard import Retry, progress, settings, task
 from callboard_apps.clients.failures import Temporary
 from callboard_apps.clients.http import Page, Policy, fetch
-from callboard_apps.knowledge import article
 from callboard_apps.knowledge.contracts import PARSE_LINK, SUMMARISE, ParseLink, Summarise
 from callboard_apps.knowledge.language import detect
 from callboard_apps.knowledge.summary import summarise as summary_of
@@ -31,6 +30,10 @@ def parse_link(link: ParseLink) -> dict[str, Any]:
     Returns {url, title, summary, language, date, author, text, text_complete, links: [{url, text}],
     links_total, content_type, bytes, redirects}.
     """
+    # Not at the top: trafilatura brings numpy, which starts threads when it is imported, and a worker
+    # can only preload what starts none before it forks.
+    from callboard_apps.knowledge import article
+
     page = _fetched(link)
     logger.info("Fetched %s: %s, %d bytes.", page.url, page.content_type, len(page.body))
     progress(_FETCHED, 100, "extracting")
