@@ -73,9 +73,10 @@ def queues(
     served = {name for worker in workers for name in worker.queues}
     names = sorted({*(yield from queue_names(keys)), *served, *also})
     wanted = objectives or {}
-    views = []
+    views: list[QueueView] = []
     for name in names:
-        views.append((yield from _view(keys, name, workers, wanted.get(name))))
+        view = yield from _view(keys, name, workers, wanted.get(name))
+        views.append(view)
     return views
 
 
