@@ -14,6 +14,8 @@ from collections import Counter
 _MOST_SENTENCES = 200
 """Likeness is measured pair by pair, so a book is judged by its first sentences."""
 _ALIKE = 0.6
+_GLANCE = 16
+"""Characters around a full stop that tell whether it ends a sentence."""
 _ENDS = re.compile(r"[.!?…]+[\"'»”’)\]]*(?=\s)|[。！？]+[」』”）]*")
 _WORD = re.compile(r"[^\W_]+")
 # Scripts that write without spaces: each pair of neighbours is counted as a word.
@@ -57,12 +59,13 @@ def split_sentences(text: str) -> list[str]:
     for line in text.splitlines():
         start = 0
         for end in _ENDS.finditer(line):
-            piece = line[start : end.end()]
-            following = line[end.end() :].lstrip()[:1]
-            if following.islower() or _ABBREVIATION.search(piece):
+            here = end.end()
+            # Only a glance to both sides: copies of the whole line would make a long one quadratic.
+            following = line[here : here + _GLANCE].lstrip()[:1]
+            if following.islower() or _ABBREVIATION.search(line[max(start, here - _GLANCE) : here]):
                 continue
-            found.append(piece.strip())
-            start = end.end()
+            found.append(line[start:here].strip())
+            start = here
         found.append(line[start:].strip())
     return [sentence for sentence in found if sentence]
 

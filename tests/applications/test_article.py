@@ -211,6 +211,12 @@ def test_a_text_without_sentences_is_cut() -> None:
     assert summarise("") == ""
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", ["a. ", ". ", "word ", "! ", "。", "x.y.z. a "])
+def test_a_monotonous_text_takes_no_long_time(piece: str) -> None:
+    summarise(piece * (MOST_TEXT // len(piece)))
+
+
 @given(
     st.text(alphabet=st.characters(codec="utf-8"), max_size=400),
     st.integers(1, 5),
