@@ -21,6 +21,13 @@ from callboard.catalog.place import place_of
 from callboard.errors import InvalidDeclaration, InvalidPayload, Problem
 
 
+class _Carrier(BaseModel):
+    """Dumps a model by its own rules, but for NaN: in a place of type Any it would become null in silence."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+    payload: Any
+
+
 class _Schema(GenerateJsonSchema):
     """Leaves out the titles that Pydantic derives from names: a form builds its own labels."""
 
@@ -96,12 +103,10 @@ class Payload:
         """Python values as the JSON object to submit. Raises InvalidPayload with every fault's place."""
         try:
             # What the caller left out stays out: the body's own default applies when it runs.
-            document = self.model.model_validate(values).model_dump(
-                mode="json", by_alias=True, exclude_unset=True
-            )
-            encoded = json.dumps(
-                document, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-            ).encode()
+            carrier = _Carrier.model_construct(payload=self.model.model_validate(values))
+            document = carrier.model_dump(mode="json", by_alias=True, exclude_unset=True)["payload"]
+            text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            encoded = text.encode()
         except ValidationError as error:
             raise _invalid(error, values) from error
         except (PydanticSerializationError, ValueError, RecursionError) as error:
