@@ -14,7 +14,7 @@ from callboard.storage.keys import Keys
 from callboard.storage.operation import Command, Operation, ScriptCall
 from callboard.storage.scripts import script
 
-Deliver = Callable[[bytes], Operation[Any]]
+Deliver = Callable[[Keys, bytes], Operation[Any]]
 """Delivers an item's body, idempotently: its target's id derives from the item. Raises if it could not."""
 
 _OUTBOX = script("callboard.maintenance", "outbox")
@@ -64,7 +64,7 @@ class Courier:
             for member, body in items:
                 try:
                     if body is not None:  # delivered before, by a call that was cut off in its last step
-                        connection.run(self._deliver(body))
+                        connection.run(self._deliver(keys, body))
                 except StoreUnavailable:
                     raise
                 except Exception as error:

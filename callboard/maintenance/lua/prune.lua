@@ -5,6 +5,7 @@
 -- ARGV[1]  state   ARGV[2] drop those finished more than this many ms ago (-1: any age)
 -- ARGV[3]  keep at most this many (-1: any number)   ARGV[4] at most this many in this step (1…200)
 -- Returns  {dropped, left}
+if not TERMINAL[ARGV[1]] then return redis.error_reply('CALLBOARD ' .. ARGV[1] .. ' tasks cannot be pruned') end
 local set, age, keep, limit = P .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local size = call('ZCARD', set)
 local excess = keep >= 0 and math.min(limit, math.max(0, size - keep)) or 0

@@ -6,7 +6,7 @@
 -- ARGV[3…] triples id, token, "1" when the worker's presence is gone (at most 50 triples). The caller has
 --          seen Redis answer for a whole lease; this script checks again that the lease has expired.
 -- Returns  per triple "queued", "failed", "cancelled" or "" (not ours to rescue any more)
-local replies, woke = {}, false
+local replies, woke, changed = {}, false, false
 for index = 3, #ARGV, 3 do
   local id, token, gone = ARGV[index], ARGV[index + 1], ARGV[index + 2] == '1'
   local lease = tonumber(call('ZSCORE', RUNNING, id) or 'inf')
@@ -20,6 +20,7 @@ for index = 3, #ARGV, 3 do
   elseif m and m[STATE] == 'running' and m[TOKEN] == token then
     call('ZREM', RUNNING, id)
     m[LOSSES], m[OUTCOME] = m[LOSSES] + 1, 'lost'
+    m[TOKEN] = '' -- what its worker still says comes too late, and must not read as said already
     local failure = cjson.encode({ type = 'LeaseLost', traceback = '', retryable = true,
       message = gone and ('Worker ' .. m[WORKER] .. ' vanished while it ran this task.')
         or ('Worker ' .. m[WORKER] .. ' did not renew the lease in time.') })
@@ -48,9 +49,12 @@ for index = 3, #ARGV, 3 do
     if TERMINAL[m[STATE]] then announce(id, m) end
     state = m[STATE]
   end
+  changed = changed or state ~= ''
   replies[#replies + 1] = state
 end
-fair_flush()
-stamp()
+if changed then
+  fair_flush()
+  stamp()
+end
 if woke then wake() end
 return replies
