@@ -21,13 +21,6 @@ from callboard.catalog.place import place_of
 from callboard.errors import InvalidDeclaration, InvalidPayload, Problem
 
 
-class _Carrier(BaseModel):
-    """Dumps a model by its own rules, but for NaN: in a place of type Any it would become null in silence."""
-
-    model_config = ConfigDict(ser_json_inf_nan="constants")
-    payload: Any
-
-
 class _Schema(GenerateJsonSchema):
     """Leaves out the titles that Pydantic derives from names: a form builds its own labels."""
 
@@ -45,6 +38,10 @@ class Payload:
         self.schema = schema
         # Field name to parameter name; None when the body takes the model itself.
         self._names = names
+        # Dumps by the model's own rules, but for NaN: in a place of type Any it would become null in silence.
+        self._carrier = create_model(
+            "_Carrier", __config__=ConfigDict(ser_json_inf_nan="constants"), payload=(model, ...)
+        )
 
     @classmethod
     def from_model(cls, model: type[BaseModel]) -> Payload:
@@ -103,7 +100,7 @@ class Payload:
         """Python values as the JSON object to submit. Raises InvalidPayload with every fault's place."""
         try:
             # What the caller left out stays out: the body's own default applies when it runs.
-            carrier = _Carrier.model_construct(payload=self.model.model_validate(values))
+            carrier = self._carrier.model_construct(payload=self.model.model_validate(values))
             document = carrier.model_dump(mode="json", by_alias=True, exclude_unset=True)["payload"]
             text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
             encoded = text.encode()
