@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -123,8 +124,7 @@ def publish(keys: Keys, contracts: Iterable[Contract], queues: Iterable[str], wo
     yield from _write(keys, entries, worker)
     fields = [name.decode() for name in (yield Command("HKEYS", keys.catalog))]
     others = [name for name in fields if name not in entries]
-    for start in range(0, len(others), STEP):
-        yield ScriptCall(_PRUNE, keys.catalog, (RETENTION_MS, *others[start : start + STEP]))
+    yield from _drop_old(keys, others)
 
 
 def refresh(keys: Keys, contracts: Iterable[Contract], queues: Iterable[str], worker: str) -> Operation[None]:
@@ -159,6 +159,25 @@ def read(keys: Keys) -> Operation[Catalog]:
     return Catalog(dict(sorted(tasks.items())), dict(sorted(queues.items())))
 
 
+def read_queues(keys: Keys, names: Iterable[str]) -> Operation[dict[str, PublishedQueue]]:
+    """The declarations of `names`, without the schemas; a queue that nobody declared is left out."""
+    wanted = list(names)
+    if not wanted:
+        return {}
+    values = yield Command("HMGET", keys.catalog, *(_QUEUE_MARK + name for name in wanted))
+    found: dict[str, PublishedQueue] = {}
+    for name, value in zip(wanted, values, strict=True):
+        with suppress(ValueError, KeyError, TypeError, AttributeError):  # absent, or from a newer release
+            found[name] = _queue(name, value)
+    return found
+
+
+def prune(keys: Keys) -> Operation[int]:
+    """Drop what no worker has refreshed for 30 days; how many entries went."""
+    fields = [name.decode() for name in (yield Command("HKEYS", keys.catalog))]
+    return (yield from _drop_old(keys, fields))
+
+
 def document(contract: Contract) -> dict[str, Any]:
     """The published form of a contract."""
     terms = contract.terms()
@@ -191,6 +210,13 @@ def _entries(contracts: Iterable[Contract], queues: Iterable[str]) -> dict[str, 
 def _write(keys: Keys, entries: Mapping[str, tuple[str, str]], worker: str) -> Operation[None]:
     for words in _chunks(entries):
         yield ScriptCall(_PUBLISH, keys.catalog, (worker, *words))
+
+
+def _drop_old(keys: Keys, fields: list[str]) -> Operation[int]:
+    dropped = 0
+    for start in range(0, len(fields), STEP):
+        dropped += yield ScriptCall(_PRUNE, keys.catalog, (RETENTION_MS, *fields[start : start + STEP]))
+    return dropped
 
 
 def _chunks(entries: Mapping[str, tuple[str, str]]) -> Iterator[list[Argument]]:
