@@ -40,7 +40,7 @@ class Guest:
             self.worker,
             policy=Policy.of(known),
             queues=queues,
-            deliver=lambda body: outbox.deliver(connection.keys, body),
+            deliver=outbox.deliver,
         )
 
     def start(self) -> None:

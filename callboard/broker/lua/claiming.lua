@@ -32,7 +32,7 @@ end
 local CLAIM_BYTES = 1048576
 
 -- queued -> running for up to `want` tasks. A repeated nonce answers the same ids again, so a lost reply
--- strands nothing. Returns an array of {id, token, i, m} (i and m as stored).
+-- strands nothing. Returns an array of {id, token, i, m} (i and m as stored), and how many left `queued`.
 local function claim(worker, nonce, want, lease_ms)
   local claimed = {}
   local before = call('HGET', P .. 'claims', worker)
@@ -47,25 +47,27 @@ local function claim(worker, nonce, want, lease_ms)
             call('GET', P .. 'm:' .. id) }
         end
       end
-      return claimed
+      return claimed, 0
     end
   end
-  if want <= 0 or call('HGET', META, 'paused') then return claimed end
+  if call('HGET', META, 'paused') then return claimed, 0 end
   local ids = call('ZRANGE', QUEUED, 0, want - 1)
-  if #ids == 0 then return claimed end
+  if #ids == 0 then return claimed, 0 end
   local record_keys = {}
   for index, id in ipairs(ids) do
     record_keys[2 * index - 1], record_keys[2 * index] = P .. 'm:' .. id, P .. 'i:' .. id
   end
   local raws = call('MGET', unpack(record_keys))
-  local bytes, taken, leases = 0, {}, {}
+  local bytes, moved, taken, leases = 0, 0, {}, {}
   local memo = { nonce }
   for index, id in ipairs(ids) do
     local body = raws[2 * index]
     local m = raws[2 * index - 1] and decode(raws[2 * index - 1])
     if not m or not body then
       call('ZREM', QUEUED, id)
+      if m then fair_leave(m) end
       bury(id)
+      moved = moved + 1
     elseif m[EXPIRES] > 0 and m[EXPIRES] <= now then
       call('ZREM', QUEUED, id)
       call('ZREM', AGE, id)
@@ -74,6 +76,7 @@ local function claim(worker, nonce, want, lease_ms)
       write(id, m)
       event('x', id, m)
       announce(id, m)
+      moved = moved + 1
     else
       bytes = bytes + #body
       if #taken > 0 and bytes > CLAIM_BYTES then break end
@@ -81,7 +84,7 @@ local function claim(worker, nonce, want, lease_ms)
       fair_serve(m)
       m[STATE], m[REASON], m[OUTCOME], m[WORKER] = 'running', '', '', worker
       m[ATTEMPT], m[STARTED] = m[ATTEMPT] + 1, now
-      if m[WAIT] < 0 then m[WAIT] = now - math.max(m[CREATED], m[DUE]) end
+      if m[WAIT] < 0 then m[WAIT] = math.max(0, now - math.max(m[CREATED], m[DUE])) end
       m[PROGRESS_SEQ], m[LOG_SEQ] = 0, 0
       m[TOKEN] = integer(m[ATTEMPT]) .. '.' .. nonce .. '-' .. (#taken + 1)
       local packed = RECORD_VERSION .. cmsgpack.pack(m)
@@ -99,5 +102,5 @@ local function claim(worker, nonce, want, lease_ms)
     call('ZADD', RUNNING, unpack(leases))
     call('HSET', P .. 'claims', worker, table.concat(memo, ' '))
   end
-  return claimed
+  return claimed, moved + #taken
 end

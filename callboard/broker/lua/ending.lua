@@ -24,12 +24,14 @@ local function return_queued(id, m)
 end
 
 -- A record that cannot be decoded fails with the cause, instead of meeting every claim for ever. What could
--- be saved is nothing but the id; the unreadable bytes are kept beside it for whoever investigates.
+-- be saved is nothing but the id; the unreadable bytes are kept beside it for whoever investigates. It may stand
+-- in any set, and can never run again: MAX_ATTEMPTS 0.
 local function bury(id)
   local raw = call('GET', P .. 'm:' .. id)
   local m = blank('unknown', 'default')
-  for _, set in ipairs({ PENDING, QUEUED, RUNNING, AGE }) do call('ZREM', set, id) end
-  m[CREATED] = tonumber(call('ZSCORE', ALL, id) or now)
+  forsake(id)
+  m[MAX_ATTEMPTS], m[CREATED] = 0, tonumber(call('ZSCORE', ALL, id) or now)
+  call('ZADD', ALL, integer(m[CREATED]), id)
   finish(id, m, 'failed', 'permanent')
   history_append(id, m, { 'A', 0, 'failed', 0, now, '', '',
     cjson.encode({ type = 'UndecodableRecord', message = 'The record could not be decoded.',

@@ -29,8 +29,9 @@ local function fair_key(p, key)
   return entry
 end
 
+-- Bounded on both sides: a weight of 0 would make a tag that no number holds, and wedge the priority.
 local function fair_step(m)
-  return math.max(1, math.floor(1000 / m[WEIGHT] + 0.5))
+  return math.max(1, math.min(1000000, math.floor(1000 / m[WEIGHT] + 0.5)))
 end
 
 -- A new tag, on entry to `queued`: never while pending, or a delayed backlog would poison its key.

@@ -13,9 +13,10 @@
 
 local MAX_MISS_DELAY_MS = 60000
 
-local function enlist(id, followers)
+local function enlist(id, m, followers)
   for index, body in ipairs(followers or {}) do
-    local member = id .. ':' .. index
+    -- With the attempt: another outcome, after a retry by hand, must not overwrite what is not delivered yet.
+    local member = id .. ':' .. integer(m[ATTEMPT]) .. ':' .. index
     call('ZADD', P .. 'outbox', integer(now), member)
     call('SET', P .. 'o:' .. member, body)
   end
@@ -24,9 +25,9 @@ end
 local sums = {}
 local function tally(m)
   local minute = integer(math.floor(now / 60000))
-  local run, wait = now - m[STARTED], m[WAIT]
+  local run, wait = math.max(0, now - m[STARTED]), m[WAIT] -- the clock may have stepped back
   local function add(field, n) sums[minute .. field] = (sums[minute .. field] or 0) + n end
-  local function bucket(ms) return integer(math.floor(math.log(math.max(0, ms) + 1) / math.log(2) * 2)) end
+  local function bucket(ms) return integer(math.floor(math.log(ms + 1) / math.log(2) * 2)) end
   add(':n', 1)
   add(':ms', run)
   add(':r' .. bucket(run), 1)
@@ -57,7 +58,7 @@ function apply.completed(id, m, op)
   m[OUTCOME] = 'completed'
   finish(id, m, 'completed', '')
   if op[8] ~= '' then history_append(id, m, { 'R', op[8] }) end
-  enlist(id, op[9])
+  enlist(id, m, op[9])
   event('c', id, m)
   announce(id, m)
   tally(m)
@@ -67,7 +68,7 @@ function apply.failed(id, m, op)
   m[OUTCOME] = op[8]
   finish(id, m, 'failed', op[9])
   record_attempt(id, m, op[8], op[10])
-  enlist(id, op[11])
+  enlist(id, m, op[11])
   event('f', id, m)
   announce(id, m)
   tally(m)
@@ -117,17 +118,27 @@ function apply.cancelled(id, m, op)
 end
 
 -- Whose outcome `token` is: the record's own, an earlier attempt's (it stands in the history), or nobody's.
+-- A rescue wipes the token, so a lease that was lost is never taken for an outcome that was recorded.
 local function settled(id, m, token)
   if m[TOKEN] == token then return 'already' end
   if m[HISTORY] > 0 then
     local history = call('GET', P .. 'h:' .. id)
-    if history and string.find(history, token, 1, true) then return 'already' end
+    -- Packed, it opens with its length: 1.n-1 is not found in 1.n-10.
+    if history and string.find(history, cmsgpack.pack(token), 1, true) then return 'already' end
   end
   return 'lost'
 end
 
-local function settle(packed)
+local ARITY = { completed = 9, failed = 11, retry = 11, snooze = 9, release = 8, unknown = 7, cancelled = 9 }
+
+-- An operation, checked. All of a turn's are read before the first is applied: nothing is rolled back.
+local function operation(packed)
   local op = cmsgpack.unpack(packed)
+  if #op < (ARITY[op[1]] or math.huge) then error('CALLBOARD malformed operation ' .. tostring(op[1])) end
+  return op
+end
+
+local function settle(op)
   local id = op[2]
   local m = read(id)
   if m == nil then return call('EXISTS', P .. 't:' .. id) == 1 and 'already' or 'lost' end

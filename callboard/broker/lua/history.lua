@@ -1,7 +1,32 @@
 -- Fragment: `h:ID`, a version byte and msgpack entries one after another: attempts that did not complete
 -- {'A', number, outcome, started, finished, worker, token, error}, interruptions
 -- {'I', at, cause, worker, token} and the result {'R', bytes}. `error` and the result are opaque.
-local HISTORY_LIMIT = 20
+local HISTORY_LIMIT, HISTORY_SLACK = 20, 10
+
+-- Keep the newest attempts and the newest interruptions, each up to the limit; their bytes stay as they are.
+local function history_cut(key, m, newest)
+  local raw = call('GET', key) or ''
+  local kept, held, starts, kinds = {}, {}, {}, {}
+  local readable = pcall(function()
+    local offset = 1
+    while offset > 0 and offset < #raw do
+      local following, entry = cmsgpack.unpack_one(raw, offset)
+      starts[#starts + 1], kinds[#kinds + 1] = offset, entry[1]
+      offset = following
+    end
+  end)
+  starts[#starts + 1] = #raw
+  for index = readable and #kinds or 0, 1, -1 do
+    local kind = kinds[index]
+    held[kind] = (held[kind] or 0) + 1
+    if held[kind] <= HISTORY_LIMIT then
+      table.insert(kept, 1, string.sub(raw, starts[index] + 1, starts[index + 1]))
+    end
+  end
+  if not readable then kept = { cmsgpack.pack(newest) } end
+  call('SET', key, RECORD_VERSION .. table.concat(kept))
+  m[HISTORY] = #kept
+end
 
 local function history_append(id, m, entry)
   local key = P .. 'h:' .. id
@@ -11,19 +36,7 @@ local function history_append(id, m, entry)
     call('APPEND', key, cmsgpack.pack(entry))
   end
   m[HISTORY] = m[HISTORY] + 1
-  if m[HISTORY] > 2 * HISTORY_LIMIT then
-    -- Keep the newest: cut the oldest entries off without touching the bytes of the others.
-    local raw = call('GET', key)
-    local offset, skipped = 1, 0
-    while offset >= 0 and offset < #raw and skipped < HISTORY_LIMIT do
-      offset = cmsgpack.unpack_one(raw, offset)
-      skipped = skipped + 1
-    end
-    if offset > 0 then
-      call('SET', key, RECORD_VERSION .. string.sub(raw, offset + 1))
-      m[HISTORY] = m[HISTORY] - skipped
-    end
-  end
+  if m[HISTORY] > 2 * HISTORY_LIMIT + HISTORY_SLACK then history_cut(key, m, entry) end
 end
 
 local function record_attempt(id, m, outcome, failure)

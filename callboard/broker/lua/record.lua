@@ -35,6 +35,13 @@ local function write(id, m)
   call('SET', P .. 'm:' .. id, RECORD_VERSION .. cmsgpack.pack(m))
 end
 
+-- Out of every set but `all`, for an id whose record does not say where it stands.
+local function forsake(id)
+  for _, set in ipairs({ PENDING, QUEUED, RUNNING, P .. 'completed', P .. 'failed', P .. 'cancelled', AGE }) do
+    call('ZREM', set, id)
+  end
+end
+
 local function blank(name, owner)
   return { 'pending', '', '', 5, 0, owner, 1, name, owner, 0, -1, 0, now, 0, 0, 0, -1, 0,
     0, 0, 0, '', '', '', 0, 0, 0, 0, '', '', 0, 0, 0, '' }

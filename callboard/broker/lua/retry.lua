@@ -4,14 +4,15 @@
 -- KEYS[1]  the queue's prefix
 -- ARGV[1]  events "FULL:KEEP"   ARGV[2] id   ARGV[3] nonce of this request (a resend is a no-op)
 -- ARGV[4]  attempts to grant on top of those used (-1 endless)
--- Returns  {"missing" | "ok" | "conflict", state}
+-- Returns  {"missing" | "ok" | "conflict", state}; conflict too where there is nothing left to run
 local id, nonce = ARGV[2], ARGV[3]
 local m = read(id)
 if m == nil then return { 'missing', '' } end
 if m == false then return { 'conflict', 'failed' } end
 local state = m[STATE]
 if m[REPLAY] == nonce then return { 'ok', state } end
-if (state ~= 'failed' and state ~= 'cancelled') or call('EXISTS', P .. 'i:' .. id) == 0 then
+local buried = m[MAX_ATTEMPTS] == 0 or call('EXISTS', P .. 'i:' .. id) == 0
+if (state ~= 'failed' and state ~= 'cancelled') or buried then
   return { 'conflict', state }
 end
 call('ZREM', P .. state, id)

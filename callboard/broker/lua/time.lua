@@ -5,7 +5,8 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local last_seen = tonumber(call('HGET', META, 't') or 0)
 if now < last_seen and last_seen - now <= 5000 then now = last_seen end
 
--- Remember `now`. A script calls it after its first ZREM: HSET as a first write is refused at maxmemory.
+-- Remember `now`. A script calls it only once it has written something (a ZREM first): as a first write,
+-- HSET is refused at maxmemory.
 local function stamp()
   if now ~= last_seen then call('HSET', META, 't', string.format('%.0f', now)) end
 end

@@ -5,18 +5,24 @@
 -- ARGV[1]  events "FULL:KEEP"   ARGV[2] worker   ARGV[3] claim nonce   ARGV[4] tasks wanted (0…64)
 -- ARGV[5]  lease in ms          ARGV[6…] operations (finishing.lua)
 -- Returns  {answers, claimed, next_due_ms (-1 none), queued left, paused (0|1)}
-local answers = {}
-for index = 6, #ARGV do answers[#answers + 1] = settle(ARGV[index]) end
+local operations, answers, changed = {}, {}, false
+for index = 6, #ARGV do operations[index - 5] = operation(ARGV[index]) end
+for index, op in ipairs(operations) do
+  answers[index] = settle(op)
+  changed = changed or answers[index] == 'ok'
+end
 tally_flush()
 local want = tonumber(ARGV[4])
-local claimed = {}
+local claimed, moved = {}, 0
 if want > 0 then
   promote(50)
-  claimed = claim(ARGV[2], ARGV[3], want, tonumber(ARGV[5]))
+  claimed, moved = claim(ARGV[2], ARGV[3], want, tonumber(ARGV[5]))
 end
 fair_flush()
 local left = call('ZCARD', QUEUED)
-if #answers > 0 or #claimed > 0 then stamp() end
 local paused = call('HEXISTS', META, 'paused')
-if left > 0 and paused == 0 and (#claimed > 0 or want == 0) then wake() end
+if changed or moved > 0 then
+  stamp()
+  if left > 0 and paused == 0 then wake() end
+end
 return { answers, claimed, next_due(), left, paused }

@@ -1,0 +1,125 @@
+"""The dispatcher: who gets a slot. It never lets more be claimed than can be started soon."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from callboard.catalog.resolution import ResolvedQueue
+from callboard_worker.held import Held
+from callboard_worker.slots.slot import SlotGroup
+
+#: Held beyond the slots while bodies are this short (mean, ms): the next one starts without a round trip.
+_EXTRA = ((1.0, 24), (5.0, 8))
+_MEAN_WEIGHT = 0.05
+
+
+@dataclass(slots=True)
+class Pool:
+    """Slots that queues share: those for processes and threads are one pool, the event loop's another."""
+
+    capacity: int
+    busy: int = 0
+
+
+@dataclass(slots=True)
+class Lane:
+    """One queue in this worker."""
+
+    queue: ResolvedQueue
+    group: SlotGroup
+    pool: Pool
+    backlog: deque[Held] = field(default_factory=deque)
+    busy: int = 0
+    mean_ms: float = 1000.0
+    priority: int = 5
+    mixed: int = 0
+
+    def extra(self) -> int:
+        """How many may be held beyond the slots. None where priorities mix: a late urgent task would wait."""
+        if self.mixed > 0:
+            return 0
+        return next((extra for below, extra in _EXTRA if self.mean_ms < below), 0)
+
+
+class Dispatcher:
+    """Starts claimed tasks in slots, in the order of the queues' precedence; the runner feeds it.
+
+    `start`: puts one task into its slot; called under the dispatcher's lock.
+    """
+
+    def __init__(self, lanes: Mapping[str, Lane], start: Callable[[Lane, Held], None]) -> None:
+        self.lanes = dict(lanes)
+        self.draining = False
+        self._start = start
+        self._lock = threading.RLock()
+
+    def room(self, name: str) -> int:
+        """How many tasks of a queue may be claimed now."""
+        if self.draining:
+            return 0
+        with self._lock:
+            lane = self.lanes[name]
+            waiting = sum(len(other.backlog) for other in self.lanes.values() if other.pool is lane.pool)
+            free = lane.pool.capacity - lane.pool.busy - waiting
+            own = lane.queue.slots - lane.busy - len(lane.backlog)
+            return max(0, min(free, own) + lane.extra())
+
+    def accept(self, name: str, claimed: list[Held]) -> None:
+        """Take what was claimed and start what fits."""
+        with self._lock:
+            lane = self.lanes[name]
+            for held in claimed:
+                # Mixed priorities: nothing is held beyond the slots for the next thousand tasks.
+                ours = held.definition.terms.priority
+                lane.mixed = 1000 if ours != lane.priority else max(0, lane.mixed - 1)
+                lane.priority = ours
+                lane.backlog.append(held)
+            self._fill()
+
+    def ended(self, held: Held, run_ms: float) -> None:
+        """A slot is free again."""
+        with self._lock:
+            lane = self.lanes[held.queue]
+            lane.busy -= 1
+            lane.pool.busy -= 1
+            lane.mean_ms += (run_ms - lane.mean_ms) * _MEAN_WEIGHT
+            self._fill()
+
+    def drain(self) -> list[Held]:
+        """Start nothing more; what was claimed and not started."""
+        with self._lock:
+            self.draining = True
+            unstarted = [held for lane in self.lanes.values() for held in lane.backlog]
+            for lane in self.lanes.values():
+                lane.backlog.clear()
+            return unstarted
+
+    def withdraw(self, held: Held) -> bool:
+        """Take a task that has not started out of the backlog; whether it was there."""
+        with self._lock:
+            try:
+                self.lanes[held.queue].backlog.remove(held)
+            except ValueError:
+                return False
+            return True
+
+    @property
+    def busy(self) -> int:
+        """Tasks in slots."""
+        return sum(lane.busy for lane in self.lanes.values())
+
+    @property
+    def waiting(self) -> int:
+        """Tasks claimed and not started."""
+        return sum(len(lane.backlog) for lane in self.lanes.values())
+
+    def _fill(self) -> None:
+        for lane in self.lanes.values():
+            while lane.backlog and lane.pool.busy < lane.pool.capacity and lane.busy < lane.queue.slots:
+                held = lane.backlog.popleft()
+                lane.busy += 1
+                lane.pool.busy += 1
+                self._start(lane, held)

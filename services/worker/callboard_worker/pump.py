@@ -1,0 +1,280 @@
+"""The pump: the one thread that takes turns with Redis for all of a worker's queues."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from callboard import clock
+from callboard.broker import turn
+from callboard.broker.turn import FLUSH_BYTES, FLUSH_TASKS, Answer, Claim, Ending
+from callboard.errors import CallboardError, StoreFull, StoreUnavailable
+from callboard.storage.connection import Connection
+from callboard.submit import new_nonce
+from callboard_worker.held import Held
+
+logger = logging.getLogger(__name__)
+
+#: While work is waiting locally, a lone finish waits this long for company.
+_LINGER_SECONDS = 0.001
+_LINGER_COMPANY = 8
+_SHORTEST_SLEEP = 0.01
+_TICK_SECONDS = 1.0
+_LONGEST_BACKOFF_SECONDS = 1.0
+#: A finish that Redis refuses (not: cannot take now) is tried this often, then left to the rescuer.
+_REFUSALS = 3
+
+
+class Finished(NamedTuple):
+    """A decided end that Redis has not confirmed yet; `held` None for a claim that could not be started."""
+
+    ending: Ending
+    held: Held | None
+
+
+class Owner(Protocol):
+    """The runner, as the pump sees it. Called from the pump's thread."""
+
+    def room(self, queue: str) -> int:
+        """How many tasks of a queue may be claimed now."""
+
+    @property
+    def waiting(self) -> int:
+        """Tasks claimed and not started."""
+
+    def claimed(self, queue: str, claims: list[Claim]) -> None:
+        """Tasks that are ours now."""
+
+    def recorded(self, queue: str, finished: Finished, answer: Answer) -> None:
+        """An end that Redis has answered."""
+
+    def quiet(self, queue: str) -> None:
+        """Nothing is ready in the queue: listen for its wake tokens."""
+
+
+@dataclass(slots=True)
+class _Queue:
+    done: deque[Finished] = field(default_factory=deque)
+    hot: bool = True
+    due: float | None = None
+    nonce: str = ""
+    lease_ms: int = 20_000
+
+
+class Pump:
+    """Flushes ends in groups of up to 64 tasks or 256 KiB, and claims in the same round trips.
+
+    `queues`: name and lease in ms, in order of precedence. `ticked`: monotonic time of the last round.
+    """
+
+    def __init__(
+        self, connection: Connection, worker: str, queues: Sequence[tuple[str, int]], owner: Owner
+    ) -> None:
+        self._connection = connection
+        self._worker = worker
+        self._owner = owner
+        self._queues = {name: _Queue(lease_ms=lease_ms) for name, lease_ms in queues}
+        self._cv = threading.Condition()
+        self._asleep = False
+        self._stopping = False
+        self._failures = 0
+        self._refusals: dict[str, int] = {}
+        self._thread = threading.Thread(target=self._run, name="pump", daemon=True)
+        self.ticked = clock.monotonic()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Flush what is done, then end; whether everything was recorded within `timeout` seconds."""
+        with self._cv:
+            self._stopping = True
+            self._cv.notify()
+        self._thread.join(timeout)
+        return not self.unrecorded
+
+    @property
+    def unrecorded(self) -> int:
+        """Ends that Redis has not confirmed."""
+        return sum(len(state.done) for state in self._queues.values())
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last turn met an error."""
+        return self._failures > 0
+
+    def done(self, queue: str, finished: Finished) -> None:
+        """Record an end with one of the next turns. From any thread; does not block."""
+        self._queues[queue].done.append(finished)
+        if self._asleep:
+            with self._cv:
+                self._cv.notify()
+
+    def wake(self, queue: str) -> bool:
+        """Something may be ready; False when there is no room for it (pass the token on)."""
+        state = self._queues[queue]
+        state.hot = True
+        if self._owner.room(queue) <= 0:
+            return False
+        with self._cv:
+            self._cv.notify()
+        return True
+
+    def look(self) -> None:
+        """A slot has become free."""
+        if self._asleep:
+            with self._cv:
+                self._cv.notify()
+
+    def _run(self) -> None:
+        while True:
+            self._sleep()
+            self.ticked = clock.monotonic()
+            if self._stopping and not self.unrecorded and not any(q.nonce for q in self._queues.values()):
+                return
+            for name, state in self._queues.items():
+                try:
+                    if self._wants(name, state):
+                        self._turn(name, state)
+                except (StoreUnavailable, StoreFull) as error:
+                    self._failed(error)
+                    break
+                except Exception:
+                    logger.exception("A turn of queue %s failed.", name)
+                    self._failed(None)
+                    break
+
+    def _failed(self, error: CallboardError | None) -> None:
+        if self._failures == 0 and error is not None:
+            logger.warning("%s The worker keeps what it holds and goes on trying.", error)
+        self._failures += 1
+        clock.sleep(min(_LONGEST_BACKOFF_SECONDS, 0.05 * 2 ** min(self._failures, 10)))
+
+    def _wants(self, name: str, state: _Queue) -> bool:
+        if state.done or state.nonce:
+            return True
+        now = clock.monotonic()
+        if state.due is not None and now >= state.due:
+            state.due, state.hot = None, True
+        return state.hot and not self._stopping and self._owner.room(name) > 0
+
+    def _sleep(self) -> None:
+        """Until there is something to do."""
+        lingered = False
+        with self._cv:
+            self._asleep = True
+            try:
+                while True:
+                    done = self.unrecorded
+                    wanted = [n for n, q in self._queues.items() if not q.done and self._wants(n, q)]
+                    if wanted or self._stopping:
+                        return
+                    if done and (lingered or done >= _LINGER_COMPANY or not self._owner.waiting):
+                        return
+                    if done:
+                        lingered = True
+                        self._cv.wait(_LINGER_SECONDS)
+                        continue
+                    self.ticked = clock.monotonic()
+                    self._cv.wait(self._nap())
+            finally:
+                self._asleep = False
+
+    def _nap(self) -> float:
+        now = clock.monotonic()
+        dues = [
+            state.due - now
+            for name, state in self._queues.items()
+            if state.due is not None and self._owner.room(name) > 0
+        ]
+        return max(0.0005, min([_TICK_SECONDS, *dues]))
+
+    def _turn(self, name: str, state: _Queue) -> None:
+        batch = self._batch(state)
+        want = 0
+        if state.nonce or (state.hot and not self._stopping):
+            want = min(turn.CLAIM_TASKS, self._owner.room(name))
+            if state.nonce:
+                want = max(1, want)  # its tasks may be ours already: ask until we know
+        if want:
+            state.nonce = state.nonce or new_nonce()
+        try:
+            reply = self._connection.run(
+                turn.turn(
+                    self._connection.keys,
+                    name,
+                    self._worker,
+                    endings=[finished.ending for finished in batch],
+                    want=want,
+                    nonce=state.nonce,
+                    lease_ms=state.lease_ms,
+                )
+            )
+        except (StoreUnavailable, StoreFull):
+            state.done.extendleft(reversed(batch))
+            raise
+        except CallboardError as error:
+            self._refused(name, state, batch, error)
+            return
+        if self._failures:
+            logger.info("Redis answers again.")
+            self._failures = 0
+        if want:
+            state.nonce = ""
+            state.hot = reply.left > 0 and not reply.paused
+            state.due = self._due(reply.next_due_ms)
+            if reply.claims:
+                self._owner.claimed(name, reply.claims)
+            if not state.hot:
+                self._owner.quiet(name)
+        elif reply.left > 0 and not reply.paused:
+            state.hot = True
+        for finished, answer in zip(batch, reply.answers, strict=True):
+            self._owner.recorded(name, finished, answer)
+
+    def _due(self, next_due_ms: int | None) -> float | None:
+        if next_due_ms is None:
+            return None
+        return clock.monotonic() + max(_SHORTEST_SLEEP / 10, next_due_ms / 1000)
+
+    def _batch(self, state: _Queue) -> list[Finished]:
+        batch: list[Finished] = []
+        size = 0
+        while state.done and len(batch) < FLUSH_TASKS:
+            size += len(state.done[0].ending.packed)
+            if batch and size > FLUSH_BYTES:
+                break
+            batch.append(state.done.popleft())
+        return batch
+
+    def _refused(self, name: str, state: _Queue, batch: list[Finished], error: CallboardError) -> None:
+        """Redis refuses the turn itself: find the operation that it refuses, one by one."""
+        logger.error("Redis refused a turn of queue %s: %s", name, error)
+        state.nonce = ""
+        for finished in batch:
+            operation = turn.turn(self._connection.keys, name, self._worker, endings=[finished.ending])
+            try:
+                [answer] = self._connection.run(operation).answers
+            except (StoreUnavailable, StoreFull):
+                state.done.append(finished)
+            except CallboardError:
+                self._give_up(name, state, finished)
+            else:
+                self._owner.recorded(name, finished, answer)
+        self._failures += 1
+        clock.sleep(0.1)
+
+    def _give_up(self, name: str, state: _Queue, finished: Finished) -> None:
+        token = finished.ending.token
+        self._refusals[token] = self._refusals.get(token, 0) + 1
+        if self._refusals[token] < _REFUSALS:
+            state.done.append(finished)
+            return
+        del self._refusals[token]
+        logger.error("The end of %s_%s is refused for good; its lease runs out.", name, finished.ending.local)
+        self._owner.recorded(name, finished, "lost")

@@ -1,0 +1,436 @@
+"""The runner: one worker process. It claims tasks, gives them to slots, and records how they end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from dramatiq import DecodeError
+
+import callboard
+from callboard import clock
+from callboard.broker import message as messages
+from callboard.broker import outbox, turn
+from callboard.broker.broker import CallboardBroker
+from callboard.broker.guest import worker_id
+from callboard.broker.keeper import Keeper
+from callboard.broker.message import HeldMessage
+from callboard.broker.turn import Answer, Claim, Ending
+from callboard.catalog.presence import Presence
+from callboard.catalog.resolution import ResolvedQueue
+from callboard.errors import CallboardError
+from callboard.maintenance.loops import Loops
+from callboard.maintenance.policy import Policy
+from callboard.metrics import Metrics, SlotFigures
+from callboard.metrics import metrics as process_metrics
+from callboard.records.layout import UndecodableRecord
+from callboard.storage.connection import Connection
+from callboard_worker import hooks
+from callboard_worker.definition import Definition, limits
+from callboard_worker.dispatcher import Dispatcher, Lane, Pool
+from callboard_worker.ear import Ear
+from callboard_worker.held import Held, Ledger
+from callboard_worker.notes import NoteWriter
+from callboard_worker.pump import Finished, Pump
+from callboard_worker.settlement import ending_of
+from callboard_worker.slots import body
+from callboard_worker.slots.slot import Assignment, Host, Listener, Outcome, SlotGroup
+from callboard_worker.waiter import Waiter
+
+logger = logging.getLogger(__name__)
+
+#: Makes the slots of one form: (isolation, capacity, the runner as listener) -> the group.
+MakeSlots = Callable[[str, int, "Runner"], SlotGroup]
+
+_HOOK_THREADS = 8
+
+
+class Runner(Listener):
+    """A worker for `queues`, in order of precedence.
+
+    Parameters:
+        connection: shared by its threads.
+        broker: whose actors and middleware are honoured.
+        definitions: what it knows how to run.
+        slots: slots for processes and threads together.
+        make_slots: makes a form's slots.
+        policy: for the maintenance that it shares.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        broker: CallboardBroker,
+        definitions: Mapping[str, Definition],
+        queues: Mapping[str, ResolvedQueue],
+        *,
+        slots: int,
+        make_slots: MakeSlots,
+        policy: Policy | None = None,
+        metrics: Metrics = process_metrics,
+    ) -> None:
+        self.connection, self.broker, self.definitions = connection, broker, definitions
+        self.id = worker_id()
+        self.slots = slots
+        self.metrics = metrics
+        self._queues = dict(queues)
+        self._since = clock.now_ms()
+        self._ledger = Ledger()
+        self._ending_lock = threading.Lock()
+        self._draining = False
+        self._hook_pool = ThreadPoolExecutor(_HOOK_THREADS, "hooks")
+        self._groups: dict[str, SlotGroup] = {}
+        shared = Pool(slots)
+        lanes: dict[str, Lane] = {}
+        for name, queue in queues.items():
+            form = queue.isolation
+            loop = form == "loop"
+            capacity = sum(q.slots for q in queues.values() if q.isolation == "loop") if loop else slots
+            if form not in self._groups:
+                self._groups[form] = make_slots(form, capacity, self)
+            pool = Pool(queue.slots) if loop else shared
+            lanes[name] = Lane(queue, self._groups[form], pool)
+        self.dispatcher = Dispatcher(lanes, self._start)
+        self.pump = Pump(connection, self.id, [(n, q.lease_ms) for n, q in queues.items()], self)
+        self._notes = NoteWriter(connection, self._ledger)
+        shortest = min([q.lease_ms for q in queues.values()], default=20_000)
+        self.keeper = Keeper(
+            connection, lease_ms=self._lease_ms, shown=self.presence, on_word=self.told_to_stop
+        )
+        self._shortest_lease_ms = shortest
+        self.loops = Loops(
+            connection,
+            self.id,
+            policy=policy or Policy(lease_seconds=shortest / 1000),
+            queues=lambda: list(self._queues),
+            deliver=outbox.deliver,
+        )
+        self._ear = Ear(connection, self.id, list(queues), self.told_to_stop)
+        self._waiters = {name: Waiter(connection, name, self.pump.wake) for name in queues}
+        self._after_ack = hooks.listens(broker, "after_ack") or hooks.listens(broker, "after_nack")
+
+    def start(self) -> None:
+        """Warm up the slots, then claim. Raises what a slot group raises for modules that do not import."""
+        self.broker.emit_before("worker_boot", self)
+        for group in self._groups.values():
+            group.start()
+        self.keeper.start(self._shortest_lease_ms)
+        self._notes.start()
+        self._ear.start()
+        for waiter in self._waiters.values():
+            waiter.start()
+        self.loops.start()
+        self.pump.start()
+        self.broker.emit_after("worker_boot", self)
+
+    def live(self) -> bool:
+        """Whether the runner's own loops tick; says nothing about Redis."""
+        now = clock.monotonic()
+        # A turn may wait for its socket time-out with resends, a renewal for one of each queue.
+        patience = 60.0
+        return now - self.pump.ticked < patience and now - self.keeper.ticked < patience
+
+    def ready(self) -> bool:
+        """Whether Redis answers and a slot of each form is up."""
+        return (
+            not self._draining
+            and not self.pump.failing
+            and all(group.ready() for group in self._groups.values())
+        )
+
+    # What the pump asks and tells.
+
+    def room(self, queue: str) -> int:
+        """How many tasks of a queue may be claimed now."""
+        room = self.dispatcher.room(queue)
+        # Ends that Redis did not take count as held, or memory would grow through an outage.
+        return max(0, room - self.pump.unrecorded) if self.pump.failing else room
+
+    @property
+    def waiting(self) -> int:
+        """Tasks claimed and not started."""
+        return self.dispatcher.waiting
+
+    def claimed(self, queue: str, claims: list[Claim]) -> None:
+        """Tasks that are ours now: decode, keep their leases, start them."""
+        ours: list[Held] = []
+        for claim in claims:
+            if claim.token in self._ledger.by_token:
+                continue  # the answer to a claim that was sent twice
+            held = self._take(queue, claim)
+            if held is not None:
+                self._ledger.by_token[claim.token] = held
+                self.keeper.hold(queue, claim.local, claim.token)
+                ours.append(held)
+        if self._draining:
+            for held in ours:
+                self._end(held, turn.release(held.claim.local, held.claim.token, cause="shutdown"))
+        else:
+            self.dispatcher.accept(queue, ours)
+
+    def quiet(self, queue: str) -> None:
+        """Nothing is ready: listen."""
+        self._waiters[queue].arm()
+
+    def recorded(self, queue: str, finished: Finished, answer: Answer) -> None:
+        """An end that Redis has answered: let go of the task."""
+        ending, held = finished.ending, finished.held
+        self.keeper.drop(queue, ending.local, ending.token)
+        self._ledger.by_token.pop(ending.token, None)
+        if answer == "lost":
+            self.metrics.lease_losses.labels(queue).inc()
+            logger.warning("The lease of %s_%s was lost; its outcome is refused.", queue, ending.local)
+        elif ending.followers:
+            self.loops.nudge(queue)
+        if held is not None and held.message is not None and self._after_ack:
+            self._hook_pool.submit(hooks.acknowledged, self.broker, held.message)
+
+    # Claims.
+
+    def _take(self, queue: str, claim: Claim) -> Held | None:
+        try:
+            body_, record = turn.decode(claim)
+            name = record.name.decode()
+            definition = self.definitions.get(name)
+            if definition is None or definition.actor != bool(body_.message):
+                self._end_unheld(queue, claim, turn.unknown(claim.local, claim.token))
+                return None
+            held_message = None
+            if body_.message:
+                held_message = HeldMessage(messages.decode(body_, record.options), claim.local, claim.token)
+        except (UndecodableRecord, DecodeError, UnicodeDecodeError) as error:
+            told = turn.failure(type(error).__name__, str(error), retryable=False)
+            ending = turn.failed(claim.local, claim.token, outcome="failed", reason="permanent", error=told)
+            self._end_unheld(queue, claim, ending)
+            return None
+        soft, hard = limits(definition, held_message.options if held_message else None)
+        assignment = Assignment(
+            task_id=f"{queue}_{claim.local}",
+            name=name,
+            queue=queue,
+            owner=record.owner.decode(),
+            token=claim.token,
+            attempt=record.attempt,
+            max_attempts=None if record.max_attempts < 0 else record.max_attempts,
+            payload=body_.payload,
+            message=held_message.encode() if held_message and record.options else body_.message or None,
+            soft_limit_ms=soft,
+            hard_limit_ms=hard,
+            memory_limit_bytes=definition.terms.memory_limit_bytes,
+        )
+        wait_ms = record.wait if record.attempt == 1 else None
+        return Held(claim, queue, definition, assignment, held_message, wait_ms=wait_ms)
+
+    def _end_unheld(self, queue: str, claim: Claim, ending: Ending) -> None:
+        """The end of a claim that never becomes an assignment."""
+        self.keeper.hold(queue, claim.local, claim.token)
+        self.pump.done(queue, Finished(ending, None))
+
+    # Bodies.
+
+    def _start(self, lane: Lane, held: Held) -> None:
+        held.running = True
+        held.started_ms = clock.now_ms()
+        if held.message is not None and lane.queue.isolation != "thread":
+            self._hook_pool.submit(self._before, lane, held, held.message)
+        else:
+            lane.group.run(held.assignment)
+
+    def invoke(self, assignment: Assignment, host: Host) -> Outcome:
+        """Runs a body in a thread slot, between its hooks."""
+        held = self._ledger.by_token.get(assignment.token)
+        if held is None or held.message is None:
+            return body.execute(assignment, host)
+        return hooks.around(self.broker, held.message, lambda: body.execute(assignment, host))
+
+    def _before(self, lane: Lane, held: Held, message: HeldMessage) -> None:
+        refused = hooks.before(self.broker, message)
+        if refused is not None:
+            self._after(held, message, hooks.skipped(refused))
+        elif message.failed:
+            self._after(held, message, Outcome("completed"))
+        else:
+            lane.group.run(held.assignment)
+
+    def _after(self, held: Held, message: HeldMessage, outcome: Outcome) -> None:
+        if outcome.kind != "lost":
+            hooks.after(self.broker, message, outcome)
+        self._finish(held, outcome)
+
+    # What slots tell, from their threads.
+
+    def logged(self, assignment: Assignment, level: str, text: str) -> None:
+        """A line of a task's log."""
+        held = self._ledger.by_token.get(assignment.token)
+        if held is not None:
+            held.tell().log(level, text)
+            self._notes.stir()
+
+    def progressed(self, assignment: Assignment, blob: bytes) -> None:
+        """A task's progress."""
+        held = self._ledger.by_token.get(assignment.token)
+        if held is not None:
+            held.tell().progress(blob)
+            self._notes.stir()
+
+    def finished(self, slot: str, assignment: Assignment, outcome: Outcome) -> None:
+        """A body has ended."""
+        held = self._ledger.by_token.get(assignment.token)
+        if held is None:
+            logger.error("Slot %s ended %s, which nobody holds.", slot, assignment.task_id)
+            return
+        threaded = self._queues[held.queue].isolation == "thread"
+        if held.message is not None and not threaded:
+            self._hook_pool.submit(self._after, held, held.message, outcome)
+        else:
+            self._finish(held, outcome)
+
+    def _finish(self, held: Held, outcome: Outcome) -> None:
+        try:
+            ending = ending_of(held, outcome, held.told.pending() if held.told else None)
+        except Exception as error:
+            logger.exception("The outcome of %s cannot be encoded.", held.assignment.task_id)
+            told = turn.failure(type(error).__name__, str(error), retryable=False)
+            claim = held.claim
+            ending = turn.failed(claim.local, claim.token, outcome="failed", reason="permanent", error=told)
+        self._measure(held, outcome)
+        if ending is None:
+            self.keeper.drop(held.queue, held.claim.local, held.claim.token)
+            self._ledger.by_token.pop(held.claim.token, None)
+        else:
+            self._end(held, ending)
+        self.dispatcher.ended(held, outcome.run_ms)
+        self.pump.look()
+
+    def _end(self, held: Held, ending: Ending) -> None:
+        """Decide a held task's end, once."""
+        with self._ending_lock:
+            if held.ended:
+                return
+            held.ended = True
+        self.pump.done(held.queue, Finished(ending, held))
+
+    def _measure(self, held: Held, outcome: Outcome) -> None:
+        name, queue = held.assignment.name, held.queue
+        self.metrics.tasks_finished.labels(queue, name, outcome.kind).inc()
+        self.metrics.task_run_seconds.labels(queue).observe(outcome.run_ms / 1000)
+        if held.wait_ms is not None and held.wait_ms >= 0:
+            self.metrics.task_wait_seconds.labels(queue).observe(held.wait_ms / 1000)
+
+    # Stops.
+
+    def told_to_stop(self, queue: str, local: str, token: str, word: str) -> None:
+        """A renewal or the control channel says that a held task must not go on."""
+        held = self._ledger.find(local, token)
+        if held is None or held.ended:
+            return
+        if word == "stale" and held.definition.terms.on_lost_lease != "stop":
+            return
+        word = "lost" if word == "stale" else word
+        if word == "lost" and held.asked != "lost":
+            self.metrics.lease_losses.labels(queue).inc()
+            logger.warning("The lease of %s was lost; its body is stopped.", held.assignment.task_id)
+            self.keeper.drop(queue, local, token)
+        held.asked = word
+        if self.dispatcher.withdraw(held):
+            self._end_waiting(held, word)
+        else:
+            self._groups[self._queues[queue].isolation].stop(held.assignment.task_id, word, token)  # type: ignore[arg-type]
+
+    def _end_waiting(self, held: Held, word: str) -> None:
+        claim = held.claim
+        if word == "lost":
+            self._ledger.by_token.pop(claim.token, None)
+            return
+        # It never started: the release gives the attempt back, and the store turns it into a cancel.
+        self._end(held, turn.release(claim.local, claim.token, cause="cancel"))
+
+    def drain(self, seconds: float) -> bool:
+        """Stop claiming, give back the unstarted, let the running end for `seconds`, give back the rest.
+
+        True when nothing is held any more.
+        """
+        self.broker.emit_before("worker_shutdown", self)
+        self._draining = True
+        for waiter in self._waiters.values():
+            waiter.stop()
+        for held in self.dispatcher.drain():
+            self._end(held, turn.release(held.claim.local, held.claim.token, cause="shutdown"))
+        self.pump.look()
+        self._until_idle(clock.monotonic() + seconds)
+        for held in list(self._ledger.by_token.values()):
+            if not held.ended:
+                notes = held.told.pending() if held.told else None
+                self._end(
+                    held, turn.release(held.claim.local, held.claim.token, cause="shutdown", notes=notes)
+                )
+        flushed = self.pump.stop(timeout=max(5.0, min(seconds, 15.0)))
+        for group in self._groups.values():
+            group.close(0)
+        self._ear.stop()
+        self._notes.stop()
+        self.loops.stop()
+        self.keeper.stop()
+        for name in self._queues:
+            try:
+                self.connection.run(turn.forget(self.connection.keys, name, self.id))
+            except CallboardError:
+                break
+        self.broker.emit_after("worker_shutdown", self)
+        self._hook_pool.shutdown(wait=False)
+        return flushed
+
+    def _give_back(self, held: Held) -> None:
+        notes = held.told.pending() if held.told else None
+        self._end(held, turn.release(held.claim.local, held.claim.token, cause="shutdown", notes=notes))
+
+    def hurry(self) -> None:
+        """Wait for running tasks no longer."""
+        self._hurried = True
+
+    _hurried = False
+
+    def _until_idle(self, deadline: float) -> None:
+        while self._ledger.by_token and not self._hurried:
+            if clock.monotonic() >= deadline or (self.dispatcher.busy == 0 and self.pump.failing):
+                return
+            clock.sleep(0.02)
+
+    # What is shown.
+
+    def presence(self) -> Presence:
+        """This worker as others see it."""
+        held = [held for held in list(self._ledger.by_token.values()) if held.running]
+        self.metrics.snapshots.show_slots(
+            SlotFigures(name, lane.busy, lane.queue.slots) for name, lane in self.dispatcher.lanes.items()
+        )
+        return Presence(
+            id=self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=callboard.__version__,
+            since=self._since,
+            queues=tuple(self._queues),
+            slots=self.slots,
+            busy=self.dispatcher.busy,
+            tasks=tuple(
+                {
+                    "id": task.assignment.task_id,
+                    "name": task.assignment.name,
+                    "queue": task.queue,
+                    "attempt": task.assignment.attempt,
+                    "started_at": task.started_ms,
+                }
+                for task in held[:100]
+            ),
+            memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            draining=self._draining,
+        )
+
+    def _lease_ms(self, queue: str) -> int:
+        return self._queues[queue].lease_ms

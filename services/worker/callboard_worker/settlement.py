@@ -1,0 +1,70 @@
+"""From how a body ended to what is recorded: retry, fail, snooze, cancel. Pure, but for the jitter."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from callboard.broker import turn
+from callboard.broker.settle import settle
+from callboard.broker.turn import Ending, Notes
+from callboard_worker.held import Held
+from callboard_worker.slots.slot import Outcome, TaskError
+
+#: Why a task failed, for each way its last attempt can end (API, section 2).
+_REASONS = {"timeout": "timeout", "memory": "memory", "crashed": "crashed"}
+
+
+def ending_of(held: Held, outcome: Outcome, notes: Notes | None) -> Ending | None:
+    """The operation that records `outcome`; None when nothing may be recorded (the lease is lost)."""
+    local, token = held.claim.local, held.claim.token
+    if held.asked == "lost":
+        return None
+    if outcome.kind == "lost":
+        return turn.release(local, token, cause="shutdown", notes=notes)
+    if outcome.kind == "cancelled" or (held.asked in ("cancel", "terminate") and outcome.kind == "crashed"):
+        reason = "terminated" if held.asked == "terminate" else "cancelled"
+        return turn.cancelled(local, token, reason=reason, error=_error(outcome.error), notes=notes)
+    if held.message is not None:
+        return settle(
+            held.message,
+            result=outcome.result or b"",
+            outcome=outcome.kind if outcome.kind in _REASONS else "failed",
+            error=None if outcome.error is None else _error(outcome.error),
+            throws=held.message.options.get("throws") or held.definition.throws,
+            notes=notes,
+        )
+    if outcome.kind == "completed":
+        result = outcome.result or b""
+        return turn.completed(local, token, b"" if result == b"null" else result, notes)
+    if outcome.kind == "retry" and not outcome.counts:
+        cause = outcome.error.message if outcome.error else "snoozed"
+        return turn.snooze(local, token, cause=cause, delay_ms=_delay(held, outcome), notes=notes)
+    return _failure(held, outcome, notes)
+
+
+def _failure(held: Held, outcome: Outcome, notes: Notes | None) -> Ending:
+    local, token = held.claim.local, held.claim.token
+    attempt = "failed" if outcome.kind == "retry" else outcome.kind
+    error = _error(outcome.error)
+    most = held.assignment.max_attempts
+    final = outcome.error is not None and not outcome.error.retryable
+    if not final and (most is None or held.assignment.attempt < most):
+        return turn.retry(
+            local, token, outcome=attempt, error=error, delay_ms=_delay(held, outcome), notes=notes
+        )
+    reason = "permanent" if final else _REASONS.get(attempt, "exhausted")
+    return turn.failed(local, token, outcome=attempt, reason=reason, error=error, notes=notes)
+
+
+def _delay(held: Held, outcome: Outcome) -> int:
+    if outcome.retry_after_ms is not None:
+        return outcome.retry_after_ms
+    return held.definition.terms.backoff.delay_ms(held.assignment.attempt, random.random())
+
+
+def _error(error: TaskError | None) -> bytes:
+    if error is None:
+        return turn.failure("Unknown", "The attempt ended without a cause.")
+    fields: dict[str, Any] = {"retryable": error.retryable}
+    return turn.failure(error.type, error.message, error.traceback, **fields)
