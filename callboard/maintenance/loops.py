@@ -17,10 +17,12 @@ from callboard import clock
 from callboard.errors import StoreUnavailable
 from callboard.maintenance import lease
 from callboard.maintenance.courier import Courier, Deliver
-from callboard.maintenance.policy import Policies, Policy
+from callboard.maintenance.librarian import Librarian
+from callboard.maintenance.policy import PLATFORM_QUEUE, Policy
 from callboard.maintenance.promoter import Promoter
 from callboard.maintenance.pruner import Pruner
 from callboard.maintenance.rescuer import Rescuer
+from callboard.maintenance.rules import Rules
 from callboard.maintenance.sweeper import Sweeper
 from callboard.maintenance.watch import Watch
 from callboard.storage.connection import Connection
@@ -28,9 +30,6 @@ from callboard.storage.keys import Keys
 from callboard.storage.operation import Command, Operation
 
 logger = logging.getLogger(__name__)
-
-#: The platform's own queue, which every worker serves.
-PLATFORM_QUEUE = "callboard"
 
 _LONGEST_SLEEP_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 5.0
@@ -71,12 +70,12 @@ class _Charge:
 
 
 class Loops:
-    """Runs promoter, rescuer, courier, pruner and sweeper in one thread, under a lease for each queue.
+    """Runs the loops in one thread, under a lease for each queue.
 
     Parameters:
         connection: shared with the rest of the process.
         holder: this process's id, a worker's where there is one; no spaces.
-        policy: the rules, for all queues or by queue.
+        policy: the rules; a queue's declaration in the catalog overrides lease and retention.
         queues: which queues to care for, asked again every 5 s; None: every queue that Redis knows.
         deliver: delivers outbox items (`courier.Deliver`); without it no courier runs here.
     """
@@ -86,22 +85,25 @@ class Loops:
         connection: Connection,
         holder: str,
         *,
-        policy: Policy | Policies | None = None,
+        policy: Policy | None = None,
         queues: Callable[[], Iterable[str]] | None = None,
         deliver: Deliver | None = None,
     ) -> None:
         self.connection = connection
         self.holder = holder
-        policies = _by_queue(policy or Policy())
-        shortest = policies(PLATFORM_QUEUE).lease_seconds
-        self.watch = Watch(interval_seconds=min(1.0, max(0.05, shortest / 20)))
+        #: What holds for each queue, and its wait objective.
+        self.rules = Rules(policy or Policy())
+        self.watch = Watch()
         self.courier = Courier(deliver) if deliver else None
+        self._rescuer = Rescuer(self.watch, self.rules)
+        self._set_pace()
         self.loops: Sequence[Loop] = [
             Promoter(),
-            Rescuer(self.watch, policies, interval_seconds=min(2.0, shortest / 10)),
+            self._rescuer,
             *([self.courier] if self.courier else []),
-            Pruner(policies),
-            Sweeper(policies),
+            Pruner(self.rules),
+            Sweeper(self.rules),
+            Librarian(),
         ]
         self._queues = queues
         self._charges: dict[str, _Charge] = {}
@@ -199,18 +201,27 @@ class Loops:
         now = clock.monotonic()
         if now < self._queues_due:
             return
+        self._queues_due = now + _QUEUES_SECONDS
         try:
             wanted = self._wanted()
+            self.rules.read(self.connection, wanted)
         except StoreUnavailable:
-            # On a cluster the names' node may be away while the queues' are not.
+            self._queues_due = now
+            # On a cluster the node of these keys may be away while the queues' are not.
             if not (self._charges and self.connection.address.kind == "cluster"):
                 raise
             return
+        self._set_pace()
         for name in wanted - self._charges.keys():
             self._charges[name] = _Charge()
         for name in self._charges.keys() - wanted:
             del self._charges[name]  # its lease runs out
-        self._queues_due = now + _QUEUES_SECONDS
+
+    def _set_pace(self) -> None:
+        # A lease of a second needs a closer look than one of twenty.
+        shortest = self.rules.shortest_lease_seconds
+        self.watch.interval_seconds = min(1.0, max(0.05, shortest / 20))
+        self._rescuer.interval_seconds = min(2.0, max(0.1, shortest / 10))
 
     def _wanted(self) -> set[str]:
         if self._queues is not None:
@@ -284,10 +295,3 @@ def known_queues(keys: Keys) -> Operation[list[str]]:
 
 def _backoff(failures: int) -> float:
     return min(_LONGEST_BACKOFF_SECONDS, 0.1 * 2.0 ** min(failures, 16))
-
-
-def _by_queue(policy: Policy | Policies) -> Policies:
-    if isinstance(policy, Policy):
-        fixed = policy
-        return lambda _queue: fixed
-    return policy

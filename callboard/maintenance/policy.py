@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from callboard.settings import Settings
 
+#: The platform's own queue, which every worker serves.
+PLATFORM_QUEUE = "callboard"
+
 _DAY_MS = 24 * 3600 * 1000
 
 
