@@ -20,6 +20,7 @@ from callboard import clock
 from callboard.cli.demo import performance
 from callboard.cli.demo.performance import _Performance
 from callboard.cli.demo.site import Expectation, SitePage
+from callboard.client import Worker
 
 PAGES = (
     SitePage("/slow.html", Expectation("completed"), behaviour="slow", seconds=9),
@@ -49,8 +50,8 @@ class PlayedPlatform:
         assert [payload["url"] for payload in payloads] == [PlayedSite.url + page.path for page in PAGES]
         return list(self.titles)
 
-    def workers(self) -> dict[str, dict[str, Any]]:
-        return {"w1": {"id": "w1", "pid": self.worker.pid}}
+    def workers(self) -> dict[str, Worker]:
+        return {"w1": Worker.read({"id": "w1", "pid": self.worker.pid})}
 
     def tasks(self) -> dict[str, dict[str, Any]]:
         found = {task_id: self.task(task_id) for task_id in self.titles}

@@ -6,7 +6,6 @@ import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -14,7 +13,7 @@ from callboard import clock
 from callboard.cli.demo.platform import LEASE_SECONDS, Platform, interruptible, kill
 from callboard.cli.demo.screen import Screen, make_console, make_screen, outcome_table
 from callboard.cli.demo.site import Site, SitePage
-from callboard.cli.demo.verdict import TERMINAL, Verdict, count, judge
+from callboard.cli.demo.verdict import TERMINAL, Resource, Verdict, count, judge
 from callboard.errors import CallboardError
 
 _LOOK_SECONDS = 0.15
@@ -61,7 +60,7 @@ class _Performance:
         self._platform = platform
         self._site = site
         self._pages: dict[str, SitePage] = {}
-        self._seen: dict[str, dict[str, Any]] = {}
+        self._seen: dict[str, Resource] = {}
         self._killed = 0
         self._interrupted: frozenset[str] = frozenset()
 
@@ -91,7 +90,7 @@ class _Performance:
     def _state(self, task_id: str) -> str:
         return str(self._seen.get(task_id, {}).get("state", "unknown"))
 
-    def _slow(self) -> dict[str, Any] | None:
+    def _slow(self) -> Resource | None:
         """The slow page's task while it runs."""
         for task_id, page in self._pages.items():
             if page.behaviour == "slow" and self._state(task_id) == "running":
@@ -107,10 +106,10 @@ class _Performance:
     def _kill_the_worker(self, screen: Screen) -> None:
         slow = self._slow()
         worker = self._platform.workers().get(slow["worker"]) if slow is not None else None
-        if worker is None:
+        if worker is None or worker.pid is None:
             return
-        if not kill(int(worker["pid"])):
-            screen.say(f"[yellow]Process {worker['pid']} did not die; trying again.[/]")
+        if not kill(worker.pid):
+            screen.say(f"[yellow]Process {worker.pid} did not die; trying again.[/]")
             return
         self._killed += 1
         # Only now: what the worker finished before it died was not interrupted.
@@ -118,11 +117,11 @@ class _Performance:
         self._interrupted = frozenset(
             task_id
             for task_id in self._pages
-            if self._state(task_id) == "running" and self._seen[task_id].get("worker") == worker["id"]
+            if self._state(task_id) == "running" and self._seen[task_id].get("worker") == worker.id
         )
         paths = ", ".join(self._pages[task_id].path for task_id in self._interrupted)
         screen.say(
-            f"[bold red]Killed worker {worker['id']} (process {worker['pid']}) with SIGKILL[/] "
+            f"[bold red]Killed worker {worker.id} (process {worker.pid}) with SIGKILL[/] "
             f"while it ran {paths}. Its leases end in {LEASE_SECONDS} s; then its tasks run again."
         )
 

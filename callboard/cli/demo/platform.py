@@ -10,14 +10,15 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import httpx
-
 from callboard import clock
-from callboard.errors import Unavailable
+from callboard.cli.demo.verdict import Resource
+from callboard.client import Client, RequestRefused, Worker
+from callboard.errors import CallboardError, Unavailable
 from callboard.settings import child_environment, describe
 
 LEASE_SECONDS = 4
@@ -43,9 +44,8 @@ class Platform:
         self._folder = folder
         self._port = port
         self._process: subprocess.Popen[str] | None = None
-        self._told = threading.Event()
         self._reader: threading.Thread | None = None
-        self._http = httpx.Client(trust_env=False, timeout=10)
+        self._client: Client | None = None
 
     def __enter__(self) -> Platform:
         try:
@@ -62,39 +62,35 @@ class Platform:
 
     def submit(self, payloads: Sequence[dict[str, Any]]) -> list[str]:
         """Submit one parsing task for each payload; answers their ids in order."""
-        body = {"tasks": [{"name": TASK, "payload": payload, "tags": ["demo"]} for payload in payloads]}
-        items = self._ask("POST", "/v1/tasks/batch", json=body)["items"]
-        refused = [item["problem"] for item in items if "problem" in item]
-        if refused:
-            raise Unavailable(f"The platform refused a task: {refused[0].get('detail', refused[0])}")
-        return [item["id"] for item in items]
+        items = self._api.submit_batch(
+            [{"name": TASK, "payload": payload, "tags": ["demo"]} for payload in payloads]
+        )
+        for item in items:
+            if item.id is None:
+                raise Unavailable(f"The platform refused a task: {(item.problem or {}).get('detail')}")
+        return [item.id for item in items if item.id is not None]
 
-    def tasks(self) -> dict[str, dict[str, Any]]:
+    def tasks(self) -> dict[str, Resource]:
         """All tasks of the demo by id, without payloads, results and attempts."""
-        items = self._ask("GET", "/v1/tasks", params={"queue": QUEUE, "limit": 200})["items"]
-        return {item["id"]: item for item in items}
+        return {task.id: task.document for task in self._api.tasks(queue=QUEUE, limit=200).items}
 
-    def task(self, task_id: str) -> dict[str, Any] | None:
+    def task(self, task_id: str) -> Resource | None:
         """One task, whole; None when the platform does not know it."""
-        response = self._http.get(f"{self.url}/v1/tasks/{task_id}")
-        if response.status_code == httpx.codes.NOT_FOUND:
-            return None
-        found: dict[str, Any] = response.raise_for_status().json()
-        return found
-
-    def workers(self) -> dict[str, dict[str, Any]]:
-        """The living workers by id."""
-        return {item["id"]: item for item in self._ask("GET", "/v1/workers")["items"]}
-
-    def _ask(self, method: str, path: str, **options: Any) -> Any:
         try:
-            return self._http.request(method, self.url + path, **options).raise_for_status().json()
-        except httpx.HTTPStatusError as error:
-            raise Unavailable(
-                f"{method} {path}: {error.response.status_code} {error.response.text}"
-            ) from error
-        except httpx.HTTPError as error:
-            raise Unavailable(f"{method} {path}: {str(error) or type(error).__name__}") from error
+            return self._api.task(task_id).document
+        except RequestRefused as refusal:
+            if refusal.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+
+    def workers(self) -> dict[str, Worker]:
+        """The living workers by id."""
+        return {worker.id: worker for worker in self._api.workers()}
+
+    @property
+    def _api(self) -> Client:
+        assert self._client is not None, "The platform has not started."
+        return self._client
 
     def _start(self) -> None:
         deadline = clock.monotonic() + _START_SECONDS
@@ -147,12 +143,15 @@ class Platform:
                     self.url = address[0]
 
     def _takes_tasks(self) -> bool:
-        if not self.url:
-            return False
+        if self._client is None:
+            if not self.url:
+                return False
+            # No key: the demo's API has none, and the user's is not for it.
+            self._client = Client(self.url, key="")
         try:
             # The worker publishes its catalog once it is up, and only then is the name known.
-            return self._http.get(f"{self.url}/v1/catalog/{TASK}").is_success and bool(self.workers())
-        except (httpx.HTTPError, Unavailable):
+            return bool(self.workers()) and any(entry.name == TASK for entry in self._client.catalog())
+        except CallboardError:
             return False
 
     def last_lines(self, count: int = 15) -> str:
@@ -163,7 +162,8 @@ class Platform:
 
     def close(self) -> None:
         """Stop the platform: in good order, else by force. May be called twice."""
-        self._http.close()
+        if self._client is not None:
+            self._client.close()
         if self._process is None:
             return
         if self._process.poll() is None:
