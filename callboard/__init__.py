@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from callboard.broker import CallboardBroker as CallboardBroker
+    from callboard.broker.broker import CallboardBroker as CallboardBroker
     from callboard.catalog.app import App as App
     from callboard.catalog.backoff import exponential as exponential
     from callboard.catalog.contract import Contract as Contract
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "App": "catalog.app",
-    "CallboardBroker": "broker",
+    "CallboardBroker": "broker.broker",
     "CallboardError": "errors",
     "Cancelled": "context",
     "Contract": "catalog.contract",

@@ -71,6 +71,9 @@ class Task(Generic[P, R, V]):
     `contract` says how, `function` is what was decorated.
     """
 
+    __name__: str
+    __qualname__: str
+
     def __init__(self, function: Callable[P, Any], contract: Contract) -> None:
         functools.update_wrapper(self, function)
         self.function = function
@@ -87,7 +90,7 @@ class Task(Generic[P, R, V]):
 
     def __reduce__(self) -> str:
         # Pickled as what it is: a name in the user's module.
-        return self.__qualname__  # type: ignore[no-any-return, attr-defined]
+        return self.__qualname__
 
     @property
     def is_async(self) -> bool:

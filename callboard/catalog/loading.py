@@ -14,6 +14,7 @@ from types import ModuleType
 from callboard.errors import InvalidDeclaration
 
 _HERE = str(Path(__file__).parent.parent) + os.sep
+_IMPORTLIB = str(Path(importlib.__file__).parent) + os.sep
 
 
 class ModuleFailed(InvalidDeclaration):
@@ -115,11 +116,11 @@ def users_traceback(error: BaseException) -> str:
         first = next((i for i, frame in enumerate(frames) if not _is_ours(frame.filename)), len(frames))
         # Below the user's first frame ours stay: they show what of ours they called.
         part.stack = traceback.StackSummary.from_list(
-            [frame for frame in frames[first:] if not frame.filename.startswith("<frozen ")]
+            [frame for frame in frames[first:] if not frame.filename.startswith(("<frozen ", _IMPORTLIB))]
         )
         part = part.__cause__ or (None if part.__suppress_context__ else part.__context__)
     return "".join(told.format()).rstrip()
 
 
 def _is_ours(file: str) -> bool:
-    return file.startswith((_HERE, "<frozen ")) or Path(file).parent.name == "importlib"
+    return file.startswith((_HERE, _IMPORTLIB, "<frozen "))
