@@ -7,14 +7,12 @@ python examples/dramatiq_program.py           # sends the messages
 
 from __future__ import annotations
 
-import os
-
 import dramatiq
 
-from callboard.broker import CallboardBroker
+from callboard import CallboardBroker
 
-# Was: dramatiq.set_broker(RedisBroker(url=…))
-dramatiq.set_broker(CallboardBroker(os.environ.get("CALLBOARD_REDIS_URL")))
+# Was: dramatiq.set_broker(RedisBroker(url=…)). Without a URL it takes CALLBOARD_REDIS_URL's.
+dramatiq.set_broker(CallboardBroker())
 
 
 @dramatiq.actor(queue_name="counting", max_retries=3, min_backoff=1000)
