@@ -237,7 +237,7 @@ def task_error(error: BaseException, *, retryable: bool) -> TaskError:
     except Exception as broken:
         message = f"(its message cannot be read: {type(broken).__name__})"
     try:
-        lines = traceback.format_exception(type(error), error, _below_us(error.__traceback__))
+        lines = traceback.format_exception(type(error), error, _of_body(error.__traceback__))
         trace: str | None = clip_start("".join(lines), TRACEBACK_LIMIT_BYTES)
     except Exception as broken:
         trace = f"(its traceback cannot be shown: {type(broken).__name__})"
@@ -270,17 +270,21 @@ def _came_of_stop(error: BaseException) -> bool:
     return False
 
 
-def _below_us(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the body's first frame on; nothing if the body was never entered."""
-    link = body = trace
-    while link is not None:
-        code = link.tb_frame.f_code
-        if (code.co_filename.startswith(_OUR_FOLDER) and code.co_name in _CALLERS) or (
-            link is body and code.co_filename in _DRAMATIQ_FILES
-        ):
-            body = link.tb_next
-        link = link.tb_next
-    return body
+def _of_body(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback without our frames: those that called the body, and those that raised a stop in it."""
+    links: list[TracebackType] = []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        ours = code.co_filename.startswith(_OUR_FOLDER)
+        if ours and code.co_name in _CALLERS:
+            links.clear()
+        elif not ours and (links or code.co_filename not in _DRAMATIQ_FILES):
+            links.append(trace)
+        trace = trace.tb_next
+    told: TracebackType | None = None
+    for link in reversed(links):
+        told = TracebackType(told, link.tb_frame, link.tb_lasti, link.tb_lineno)
+    return told
 
 
 def _ms_since(started: float) -> int:

@@ -115,6 +115,15 @@ class Stint:
             finally:
                 self._telling = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether further lines need only be counted."""
+        return self.over or self.budget.spent
+
+    def drop(self, count: int) -> None:
+        """Count lines that were dropped unread."""
+        self.budget.dropped += count
+
     def progress(self, blob: bytes) -> None:
         if not self.over:
             self.listener.progressed(self.assignment, blob)

@@ -64,6 +64,11 @@ class printing:
         self._printer.flush()
 
 
+def detach() -> None:
+    """Here and now nobody prints for a task any more (in a process that a body forked)."""
+    _printer.set(None)
+
+
 class TaskStream(io.TextIOBase):
     """Stands in for sys.stdout or sys.stderr. All but `write` is the original's."""
 

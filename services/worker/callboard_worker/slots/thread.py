@@ -268,11 +268,12 @@ class ThreadSlots:
     def _give_up(self, slot: _Slot, stint: ThreadHost) -> None:
         if not stint.claim_end():
             return
-        logger.error(
-            "Task %s does not stop (its soft limit and cancel are exceptions, which it swallows or which "
-            "cannot reach it); its thread is given up.",
-            stint.assignment.task_id,
-        )
+        if stint.why != "lost":
+            logger.error(
+                "Task %s does not stop (its soft limit and cancel are exceptions, which it swallows or which "
+                "cannot reach it); its thread is given up.",
+                stint.assignment.task_id,
+            )
         stint.hush()
         self._given_up.append(slot.thread)
         why = stint.why or "limit"

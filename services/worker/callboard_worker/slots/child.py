@@ -1,0 +1,388 @@
+"""A child process: runs one body at a time in its main thread, and tells the worker how it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Any
+
+from callboard import clock
+from callboard.catalog import loading
+from callboard.context import TaskLogHandler, child_start_hooks, child_stop_hooks, current_or_none
+from callboard.errors import CallboardError
+from callboard_worker.slots import body, frame, kernel, stdio
+from callboard_worker.slots.lines import LogBudget
+from callboard_worker.slots.slot import Assignment, Why
+
+logger = logging.getLogger(__name__)
+
+STOP_SIGNALS = frozenset({signal.SIGUSR1})
+STOP_RECORD = struct.Struct("<QB")
+"""What the worker writes into the control pipe before it sends the signal: which task, and why."""
+STOP_CODES: dict[int, Why] = {1: "limit", 2: "cancel"}
+
+_NOTHING = object()
+_ADOPTION_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a child needs to know. `modules`: those that are still to be imported."""
+
+    name: str
+    worker_pid: int
+    modules: list[str]
+    adopted: bool
+
+
+class Child:
+    """The process: its connection, its control pipe and the body that runs."""
+
+    def __init__(self, connection: socket.socket, control: int) -> None:
+        self.pid = os.getpid()
+        self.control = control
+        self.host: ChildHost | None = None
+        self.stops: dict[int, Why] = {}
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._loop: asyncio.Runner | None = None
+        self._libc = ctypes.CDLL(None)
+
+    def send(self, *fields: Any) -> None:
+        """A frame to the worker. A dead worker is no error here: the kernel ends us in a moment."""
+        packed = frame.pack(*fields)
+        with self._lock, contextlib.suppress(OSError):
+            self._connection.sendall(packed)
+
+    def serve(self) -> None:
+        """Run what comes until the worker says so or is gone."""
+        reader = frame.Reader()
+        while data := frame.receive(self._connection):
+            for message in reader.feed(data):
+                if message[0] == frame.LEAVE:
+                    return
+                if message[0] == frame.RUN:
+                    self._run(message[1], frame.assignment_from(message[2]))
+
+    def _run(self, number: int, assignment: Assignment) -> None:
+        host = self.host = ChildHost(self, number, assignment)
+        try:
+            with _memory_limit(assignment.memory_limit_bytes):
+                outcome = body.execute(assignment, host)
+        except BaseException as error:
+            # Around the body there is only ours; but where memory is short anything may fail.
+            outcome = body.failed(assignment, host, error)
+        if os.getpid() != self.pid:
+            # The body forked, and this is the copy coming home: it must not answer for its parent.
+            os._exit(0)
+        host.finish()
+        self._flush()
+        self.host = None
+        self.stops.pop(number, None)
+        self.send(frame.DONE, number, frame.outcome_fields(outcome))
+
+    def read_control(self) -> None:
+        """Note the stops that the worker asked for. Called from the signal's handler, so it never blocks."""
+        try:
+            data = os.read(self.control, STOP_RECORD.size * 64)
+        except OSError:
+            return
+        for number, code in STOP_RECORD.iter_unpack(data[: len(data) // STOP_RECORD.size * STOP_RECORD.size]):
+            self.stops[number] = STOP_CODES[code]
+            if self.host is not None and self.host.number == number:
+                self.host.asked = True
+
+    def on_signal(self, *_: object) -> None:
+        """A stop for the body that runs, or a late one for a body that is over: the number tells."""
+        self.read_control()
+        if self.host is not None:
+            self.host.strike()
+
+    def event_loop(self) -> asyncio.Runner:
+        """One loop for all async bodies of this process, so that their clients can outlive a task."""
+        if self._loop is None:
+            self._loop = asyncio.Runner()
+        return self._loop
+
+    def leave(self) -> None:
+        """What a process that ends in good order owes its user."""
+        for hook in reversed(child_stop_hooks):
+            try:
+                hook()
+            except Exception:
+                logger.exception("A hook of on_child_stop failed.")
+        if self._loop is not None:
+            self._loop.close()
+        # As multiprocessing does for its children since 3.12; os._exit, which follows, would skip them.
+        atexit._run_exitfuncs()
+
+    def forsake(self) -> None:
+        """In a process that the body forked: it is not ours to speak, nor deaf to signals."""
+        for number in (signal.SIGINT, signal.SIGTERM, *STOP_SIGNALS):
+            signal.signal(number, signal.SIG_DFL)
+        faulthandler.unregister(signal.SIGUSR2)
+        if self.host is not None:
+            self.host.forsaken = True
+        stdio.detach()
+        self._connection.close()
+        with contextlib.suppress(OSError):
+            os.close(self.control)
+
+    def _flush(self) -> None:
+        for stream in (sys.__stdout__, sys.__stderr__):
+            with contextlib.suppress(Exception):
+                if stream is not None:
+                    stream.flush()
+        # What C code printed stands in C's own buffer.
+        self._libc.fflush(None)
+
+
+class ChildHost:
+    """Where a body in a child process runs."""
+
+    def __init__(self, child: Child, number: int, assignment: Assignment) -> None:
+        self.number = number
+        self.forsaken = False
+        # A stop that has not struck yet; one may have come before this object was there.
+        self.asked = number in child.stops
+        self._child = child
+        self._assignment = assignment
+        self._budget = LogBudget()
+        self._main = threading.get_ident()
+        self._armed = False
+        self._sending = False
+        self._canceller: Callable[[], object] | None = None
+
+    @property
+    def stopping(self) -> Why | None:
+        return self._child.stops.get(self.number)
+
+    def log(self, level: str, text: str) -> None:
+        if self.forsaken:
+            with contextlib.suppress(OSError):
+                os.write(2, f"{text}\n".encode("utf-8", "replace"))
+        elif (line := self._budget.admit(text)) is not None:
+            self._send(frame.LOGGED, level, line)
+
+    def progress(self, blob: bytes) -> None:
+        if not self.forsaken:
+            self._send(frame.PROGRESSED, blob)
+
+    def finish(self) -> None:
+        """Tell of lines that were dropped."""
+        if (notice := self._budget.notice()) is not None:
+            self._child.send(frame.LOGGED, self.number, "warning", notice)
+
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value: Any = _NOTHING
+        try:
+            try:
+                self._armed = True
+                # A stop that came early strikes in this line.
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+                value = function(*args, **kwargs)
+            finally:
+                self._armed = False
+                signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        except BaseException:
+            # It may have struck in the lines above: shut again, now undisturbed.
+            self._armed = False
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            if value is _NOTHING:
+                raise
+        return value
+
+    def drive(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        # The signal stays blocked: an exception out of a handler would end the loop, not the task.
+        async def main() -> Any:
+            loop = asyncio.get_running_loop()
+            task = asyncio.current_task()
+            assert task is not None
+            self._canceller = lambda: loop.call_soon_threadsafe(task.cancel)
+            loop.add_reader(self._child.control, self._child.on_signal)
+            self.strike()
+            try:
+                return await coroutine
+            finally:
+                loop.remove_reader(self._child.control)
+                self._canceller = None
+
+        return self._child.event_loop().run(main(), context=copy_context())
+
+    def strike(self) -> None:
+        """Let a stop take effect, if there is one and this is the moment."""
+        if not self.asked or self._sending:
+            return
+        if self._canceller is not None:
+            self.asked = False
+            self._canceller()
+        elif self._armed:
+            self.asked = False
+            raise body.stop_exception(self._assignment, self.stopping or "cancel")
+
+    def _send(self, kind: int, *fields: Any) -> None:
+        if threading.get_ident() != self._main:
+            self._child.send(kind, self.number, *fields)
+            return
+        # An exception in the midst of a frame would garble all that follow.
+        self._sending = True
+        try:
+            self._child.send(kind, self.number, *fields)
+        finally:
+            self._sending = False
+        self.strike()
+
+
+@contextmanager
+def _memory_limit(limit: int | None) -> Iterator[None]:
+    """Let allocations fail half above the limit: the worker looks each 250 ms, a spike is faster.
+
+    Counted on top of what is mapped and untouched when the body starts, such as stacks of threads.
+    """
+    data = kernel.data_bytes() if limit is not None else None
+    if limit is None or data is None:
+        yield
+        return
+    former, most = resource.getrlimit(resource.RLIMIT_DATA)
+    untouched = max(0, data - (kernel.anonymous_bytes(os.getpid()) or data))
+    wanted = limit * 3 // 2 + untouched
+    if most != resource.RLIM_INFINITY:
+        wanted = min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (former, most))
+
+
+def main(lifeline: int, settings: Settings, descriptors: list[int], engines: list[Any]) -> int:
+    """The life of a child, from the fork on. `descriptors`: connection, control, stdout, stderr."""
+    connection, control = _settle(lifeline, settings, descriptors)
+    child = Child(connection, control)
+    child.send(frame.HELLO, os.getpid())
+    _take_signals(child)
+    os.register_at_fork(after_in_child=child.forsake)
+    _take_logging()
+    faulthandler.enable(2)
+    faulthandler.register(signal.SIGUSR2, file=2, all_threads=True)
+    try:
+        loading.load(settings.modules)
+        _part_from_siblings(engines)
+        for hook in child_start_hooks:
+            hook()
+    except CallboardError as error:
+        child.send(frame.UNREADY, str(error))
+        return 1
+    except BaseException as error:
+        child.send(frame.UNREADY, loading.users_traceback(error))
+        return 1
+    child.send(frame.READY)
+    child.serve()
+    child.leave()
+    return 0
+
+
+def _settle(lifeline: int, settings: Settings, descriptors: list[int]) -> tuple[socket.socket, int]:
+    """Become a process of its own that dies with its worker, whatever the body does then."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    kernel.name_process(f"cb-{settings.name}")
+    if settings.adopted:
+        _await_adoption(settings.worker_pid)
+    _hang_on(lifeline)
+    kernel.prefer_for_oom()
+    connection_descriptor, control, stdout, stderr = descriptors
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (stdout, 1), (stderr, 2)):
+        os.dup2(source, target)
+        os.close(source)
+    for descriptor in (connection_descriptor, control):
+        os.set_inheritable(descriptor, False)
+    os.set_blocking(control, False)
+    return socket.socket(fileno=connection_descriptor), control
+
+
+def _await_adoption(worker_pid: int) -> None:
+    # The process between is dying; until it is gone, the kernel would send the signal for its death.
+    deadline = clock.monotonic() + _ADOPTION_SECONDS
+    while os.getppid() != worker_pid and clock.monotonic() < deadline:
+        clock.sleep(0.0002)
+    if not kernel.die_with_parent(worker_pid):
+        os._exit(1)
+
+
+def _hang_on(lifeline: int) -> None:
+    """Die when the worker's end of the lifeline closes."""
+    if not kernel.kill_on_hangup(lifeline):
+        threading.Thread(target=_watch_lifeline, args=(lifeline,), name="lifeline", daemon=True).start()
+
+
+def _watch_lifeline(lifeline: int) -> None:
+    os.set_blocking(lifeline, True)
+    with contextlib.suppress(OSError):
+        os.read(lifeline, 1)
+    kernel.kill_group(os.getpgrp())
+
+
+def _take_signals(child: Child) -> None:
+    # Handlers and not SIG_IGN: programs that the body starts would inherit that, and outlive terminate().
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGUSR1, child.on_signal)
+    # Stays blocked outside of bodies: the nursery's mask is ours.
+
+
+def _take_logging() -> None:
+    stdio.capture()
+    root = logging.getLogger()
+    for handler in root.handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            # A body's records reach its log as records; as lines on stderr they would come again.
+            handler.addFilter(_outside_tasks)
+    if not root.handlers:
+        outside = logging.StreamHandler(sys.__stderr__)
+        outside.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        outside.addFilter(_outside_tasks)
+        root.addHandler(outside)
+    root.addHandler(TaskLogHandler())
+
+
+def _outside_tasks(_: logging.LogRecord) -> bool:
+    return current_or_none() is None
+
+
+def database_engines() -> list[Any]:
+    """SQLAlchemy engines that the task modules made when they were imported."""
+    module = sys.modules.get("sqlalchemy.engine")
+    kind = getattr(module, "Engine", None)
+    if not isinstance(kind, type):
+        return []
+    return [thing for thing in gc.get_objects() if kind in type(thing).__mro__]
+
+
+def _part_from_siblings(engines: list[Any]) -> None:
+    """Undo what would be shared by the fork: connections, and the state of numpy's random numbers.
+
+    (The standard library reseeds its own; redis-py's pools see the fork by themselves.)
+    """
+    for engine in engines:
+        engine.dispose(close=False)
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
