@@ -6,25 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from callboard.broker.purge import PURGEABLE, purge
+from callboard.broker.submission import NEW_WORK, Submission, SubmitLimits, Submitted, new_nonce, submit
 from callboard.errors import IllegalTransition, Invalid, TaskNotFound
 from callboard.records import ids, layout, store
 from callboard.records.record import TaskRecord
-from callboard.records.state import State
 from callboard.storage.keys import Keys
 from callboard.storage.operation import Command, Operation, ScriptCall
 from callboard.storage.scripts import script
-from callboard.submit import NEW_WORK, Submission, SubmitLimits, Submitted, new_nonce, submit
 
 _CANCEL = script("callboard.broker", "cancel")
 _RETRY = script("callboard.broker", "retry")
 _DELETE = script("callboard.broker", "delete")
-_PURGE = script("callboard.broker", "purge")
 _PAUSE = script("callboard.broker", "pause")
-
-#: Ids that one purge call may touch.
-PURGE_STEP = 200
-#: States that can be purged.
-PURGEABLE = frozenset(State) - {State.RUNNING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,28 +135,21 @@ def resume(keys: Keys, queue: str) -> Operation[bool]:
     return bool((yield ScriptCall(_PAUSE, keys.queue(ids.check_queue(queue)).prefix, ("0",))))
 
 
-def purge(keys: Keys, queue: str, state: State) -> Operation[int]:
-    """Drop every task that stands in `state` now, records and all; how many there were.
-
-    Raises IllegalTransition for `running`: cancel those instead.
-    """
-    if state not in PURGEABLE:
-        raise IllegalTransition("Running tasks cannot be purged; cancel them.", state=state)
-    queue_keys = keys.queue(ids.check_queue(queue))
-    left = int((yield Command("ZCARD", queue_keys.state(state))))
-    dropped, before = 0, ""
-    while left > 0:
-        args = (state, min(PURGE_STEP, left), before)
-        gone, looked, before = yield ScriptCall(_PURGE, queue_keys.prefix, args)
-        dropped += int(gone)
-        left -= int(looked)
-        if not looked:
-            break
-    return dropped
-
-
 def _record(keys: Keys, task_id: str) -> Operation[TaskRecord]:
     record = yield from store.fetch(keys, task_id)
     if record is None:
         raise TaskNotFound(task_id)
     return record
+
+
+__all__ = [
+    "PURGEABLE",
+    "Cancellation",
+    "cancel",
+    "delete",
+    "pause",
+    "purge",
+    "resubmit",
+    "resume",
+    "retry",
+]

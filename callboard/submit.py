@@ -1,204 +1,30 @@
-"""The write door: one way in for tasks, for the API, Python, schedules, retries of clients and Dramatiq."""
+"""The write door: one way in for tasks, for the API, Python, schedules and Dramatiq.
 
-from __future__ import annotations
+It stands in the broker, because Dramatiq's messages and follow-ups come in by it too.
+"""
 
-import json
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from callboard.broker.submission import (
+    FOLLOW_UPS,
+    LONGEST_DELAY_MS,
+    NEW_WORK,
+    PAYLOAD_BYTES,
+    Submission,
+    SubmitLimits,
+    Submitted,
+    encode_payload,
+    new_nonce,
+    submit,
+)
 
-import msgpack
-
-from callboard.errors import CallboardError, InvalidPayload, QueueFull, StoreFull
-from callboard.records import ids, layout
-from callboard.records.state import State
-from callboard.storage.keys import Keys
-from callboard.storage.operation import Command, Operation, Pressure, ScriptCall
-from callboard.storage.scripts import script
-
-#: A payload, as JSON.
-PAYLOAD_BYTES = 256 * 1024
-#: One script call: longer ones would stall every other client of this Redis.
-BATCH_TASKS, BATCH_BYTES = 100, 256 * 1024
-LONGEST_DELAY_MS = 3653 * 24 * 3600 * 1000
-
-_SUBMIT = script("callboard.broker", "submit")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """A task to be accepted. Give `payload` (JSON object) or `message` (an encoded Dramatiq message).
-
-    `delay_ms` and `expires_in_ms` count from Redis's now, `due_at_ms` is an instant; at most ten years ahead.
-    `max_attempts` None: endless. `task_id` None: a new one; the same id sent again is accepted once. `nonce`
-    marks one enqueue call of a foreign id. `priority`: 0 (first) to 9.
-    """
-
-    name: str
-    queue: str
-    payload: Mapping[str, Any] | bytes | None = None
-    message: bytes | None = None
-    task_id: str | None = None
-    nonce: str = ""
-    delay_ms: int = 0
-    due_at_ms: int = 0
-    expires_in_ms: int = 0
-    priority: int = 5
-    fairness_key: str = ""
-    weight: float = 1
-    owner: str = "default"
-    max_attempts: int | None = 4
-    tags: Sequence[str] = field(default=())
-    traceparent: str = ""
-    resubmitted_from: str = ""
-    schedule_id: str = ""
-    parent_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    """The answer to one submission: its id and state, or the `problem` met while storing it.
-
-    `created_at`: ms by Redis's clock; None when nothing new was stored (a resend, a problem).
-    """
-
-    id: str
-    state: State
-    problem: CallboardError | None = None
-    created_at: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SubmitLimits:
-    """What a submit is refused for. Shares are of Redis's maxmemory; depth counts pending and queued."""
-
-    memory_share: float = 0.80
-    queue_depth: int = 0
-
-
-NEW_WORK = SubmitLimits()
-#: For follow-ups of running tasks: refused later than new work, for refusing them would lose work.
-FOLLOW_UPS = SubmitLimits(memory_share=0.95)
-
-
-def submit(
-    keys: Keys, submissions: Sequence[Submission], limits: SubmitLimits = NEW_WORK
-) -> Operation[list[Submitted]]:
-    """Accept `submissions`, in order; one script call for each 100 tasks or 256 KiB of a queue.
-
-    Not atomic over calls: an item that could not be stored carries a `problem` (QueueFull, StoreFull). Raises
-    InvalidPayload for a payload that is no JSON or too large, before anything is stored.
-    """
-    packed = [_pack(submission) for submission in submissions]
-    replies: list[Submitted | None] = [None] * len(submissions)
-    for queue, indexes in _by_queue(submissions).items():
-        queue_keys = keys.queue(ids.check_queue(queue))
-        if (yield Pressure(queue_keys.prefix)) >= limits.memory_share:
-            for index in indexes:
-                full = StoreFull(
-                    f"Redis is above {limits.memory_share:.0%} of its memory; "
-                    "new tasks are refused until it is below."
-                )
-                replies[index] = Submitted(packed[index][0], State.PENDING, full)
-            continue
-        if queue not in keys.registered:
-            yield Command("SADD", keys.queues, queue)
-            keys.registered.add(queue)
-        for chunk in _chunks(indexes, packed):
-            call = ScriptCall(
-                _SUBMIT, queue_keys.prefix, (limits.queue_depth, *(packed[index][1] for index in chunk))
-            )
-            for index, (local, state, created) in zip(chunk, (yield call), strict=True):
-                replies[index] = _reply(queue, local.decode(), state.decode(), int(created), limits)
-    return [reply for reply in replies if reply is not None]
-
-
-def _reply(queue: str, local: str, state: str, created: int, limits: SubmitLimits) -> Submitted:
-    task_id = f"{queue}_{local}"
-    if state == "full":
-        problem = QueueFull(f"Queue {queue!r} holds {limits.queue_depth} waiting tasks, as many as it may.")
-        return Submitted(task_id, State.PENDING, problem)
-    if state == "deleted":  # a resend of a submit whose task has been deleted since
-        return Submitted(task_id, State.CANCELLED)
-    return Submitted(task_id, State(state), created_at=created or None)
-
-
-def _by_queue(submissions: Sequence[Submission]) -> dict[str, list[int]]:
-    queues: dict[str, list[int]] = {}
-    for index, submission in enumerate(submissions):
-        queues.setdefault(submission.queue, []).append(index)
-    return queues
-
-
-def _chunks(indexes: Sequence[int], packed: Sequence[tuple[str, bytes]]) -> Iterator[list[int]]:
-    chunk: list[int] = []
-    size = 0
-    for index in indexes:
-        length = len(packed[index][1])
-        if chunk and (len(chunk) >= BATCH_TASKS or size + length > BATCH_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(index)
-        size += length
-    if chunk:
-        yield chunk
-
-
-def encode_payload(payload: Mapping[str, Any] | bytes | None) -> bytes:
-    """A payload as JSON. Raises InvalidPayload when it is none or longer than PAYLOAD_BYTES."""
-    if isinstance(payload, bytes):
-        encoded = payload
-    else:
-        try:
-            encoded = json.dumps(
-                payload or {}, separators=(",", ":"), allow_nan=False, ensure_ascii=False
-            ).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidPayload(f"The payload is not JSON: {error}") from error
-    if len(encoded) > PAYLOAD_BYTES:
-        raise InvalidPayload(
-            f"The payload is {len(encoded):,} bytes of JSON; at most {PAYLOAD_BYTES:,} are allowed. "
-            "Store it elsewhere and send a reference."
-        )
-    return encoded
-
-
-def new_nonce() -> str:
-    """12 random characters that mark one call."""
-    return secrets.token_hex(6)
-
-
-def _pack(s: Submission) -> tuple[str, bytes]:
-    if s.message is None:
-        body = layout.Immutable(payload=encode_payload(s.payload))
-    else:
-        body = layout.Immutable(message=s.message)
-    body = body._replace(
-        tags=list(s.tags),
-        traceparent=s.traceparent,
-        resubmitted_from=s.resubmitted_from,
-        schedule_id=s.schedule_id,
-        parent_id=s.parent_id,
-    )
-    task_id = s.task_id or ids.new_id(s.queue)
-    reason = "delayed" if s.delay_ms > 0 or s.due_at_ms > 0 else ""
-    packed: bytes = msgpack.packb(
-        [
-            ids.split(task_id)[1],
-            body.pack(),
-            s.name,
-            s.owner,
-            s.fairness_key or s.owner,
-            s.weight,
-            s.priority,
-            s.delay_ms,
-            s.due_at_ms,
-            s.expires_in_ms,
-            -1 if s.max_attempts is None else s.max_attempts,
-            s.nonce,
-            reason,
-        ],
-        use_bin_type=False,
-    )
-    return task_id, packed
+__all__ = [
+    "FOLLOW_UPS",
+    "LONGEST_DELAY_MS",
+    "NEW_WORK",
+    "PAYLOAD_BYTES",
+    "Submission",
+    "SubmitLimits",
+    "Submitted",
+    "encode_payload",
+    "new_nonce",
+    "submit",
+]

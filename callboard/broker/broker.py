@@ -13,10 +13,12 @@ from dramatiq.common import current_millis, q_name
 from dramatiq.errors import ConnectionClosed, QueueJoinTimeout
 from dramatiq.middleware import Retries
 
-from callboard import clock, control, settings
+from callboard import clock, settings
 from callboard.broker.consumer import CallboardConsumer
 from callboard.broker.guest import Guest
 from callboard.broker.message import HeldMessage, priority_of, submission_of
+from callboard.broker.purge import purge
+from callboard.broker.submission import Submission, submit
 from callboard.errors import StoreUnavailable
 from callboard.records.ids import check_queue, foreign_id
 from callboard.records.state import State
@@ -24,7 +26,6 @@ from callboard.storage import default
 from callboard.storage.connection import Connection
 from callboard.storage.keys import Keys
 from callboard.storage.operation import Command, Operation
-from callboard.submit import Submission, submit
 
 #: While hooks run after a message was processed: what they enqueue belongs to its end.
 _ending: ContextVar[HeldMessage | None] = ContextVar("callboard_ending", default=None)
@@ -172,7 +173,7 @@ class CallboardBroker(Broker):
         """Drop the waiting messages of a queue."""
         with self.faults():
             for state in (State.QUEUED, State.PENDING):
-                self.connection.run(control.purge(self.keys, q_name(queue_name), state))
+                self.connection.run(purge(self.keys, q_name(queue_name), state))
 
     def flush_all(self) -> None:
         """Drop the waiting messages of every declared queue."""

@@ -17,10 +17,10 @@ from callboard.broker import turn
 from callboard.broker.message import HeldMessage, decode
 from callboard.broker.result import encode_result
 from callboard.broker.settle import settle
+from callboard.broker.submission import new_nonce
 from callboard.broker.turn import Claim, Ending
 from callboard.errors import CallboardError, StoreUnavailable
 from callboard.records.layout import UndecodableRecord
-from callboard.submit import new_nonce
 
 if TYPE_CHECKING:
     from callboard.broker.broker import CallboardBroker

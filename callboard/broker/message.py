@@ -9,9 +9,9 @@ from dramatiq import Message, MessageProxy
 from dramatiq.encoder import Encoder
 from dramatiq.message import get_encoder
 
+from callboard.broker.submission import Submission, new_nonce
 from callboard.records import layout
 from callboard.records.ids import foreign_id
-from callboard.submit import Submission, new_nonce
 
 _DECADES = ((0, 5), (9, 6), (99, 7), (999, 8))
 

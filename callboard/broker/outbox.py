@@ -11,9 +11,9 @@ from typing import Any
 
 import msgpack
 
+from callboard.broker.submission import FOLLOW_UPS, Submission, submit
 from callboard.storage.keys import Keys
 from callboard.storage.operation import Operation
-from callboard.submit import FOLLOW_UPS, Submission, submit
 
 
 def pack(submission: Submission) -> bytes:

@@ -17,10 +17,12 @@ from callboard import clock
 from callboard.broker import message as messages
 from callboard.broker import outbox, turn
 from callboard.broker.broker import CallboardBroker
+from callboard.broker.ear import Ear
 from callboard.broker.guest import worker_id
 from callboard.broker.keeper import Keeper
 from callboard.broker.message import HeldMessage
 from callboard.broker.turn import Answer, Claim, Ending
+from callboard.broker.waiter import Waiter
 from callboard.catalog.presence import Presence
 from callboard.catalog.resolution import ResolvedQueue
 from callboard.errors import CallboardError
@@ -33,14 +35,12 @@ from callboard.storage.connection import Connection
 from callboard_worker import hooks
 from callboard_worker.definition import Definition, limits
 from callboard_worker.dispatcher import Dispatcher, Lane, Pool
-from callboard_worker.ear import Ear
 from callboard_worker.held import Held, Ledger
 from callboard_worker.notes import NoteWriter
 from callboard_worker.pump import Finished, Pump
 from callboard_worker.settlement import ending_of
 from callboard_worker.slots import body
 from callboard_worker.slots.slot import Assignment, Host, Listener, Outcome, SlotGroup
-from callboard_worker.waiter import Waiter
 
 logger = logging.getLogger(__name__)
 
