@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from callboard.errors import WaitTimeout as WaitTimeout
     from callboard.handle import TaskHandle as TaskHandle
     from callboard.handle import handle as handle
+    from callboard.storage.default import aclose as aclose
     from callboard.storage.default import configure as configure
     from callboard.task import task as task
 
@@ -54,6 +55,7 @@ _HOMES = {
     "TaskFailed": "errors",
     "TaskHandle": "handle",
     "WaitTimeout": "errors",
+    "aclose": "storage.default",
     "configure": "storage.default",
     "current": "context",
     "exponential": "catalog.backoff",

@@ -11,6 +11,7 @@ from callboard import settings as settings_module
 from callboard.errors import StoreUnavailable
 from callboard.settings import Settings
 from callboard.storage.connection import AsyncConnection, Connection
+from callboard.storage.embedded import address_in
 
 _lock = threading.Lock()
 _connection: Connection | None = None
@@ -24,14 +25,16 @@ def configure(
 ) -> None:
     """Choose the Redis of this process: by `url` and `namespace`, for what is not given by the settings.
 
+    Without any address it is the server that `callboard up` started in CALLBOARD_DATA_DIR.
     Raises InvalidSetting. Handles made before keep their connection.
     """
     global _connection, _options  # noqa: PLW0603 - one default a process, guarded by the lock
     known = settings or settings_module.load()
-    address = url or known.redis_url
+    address = url or known.redis_url or address_in(known.data_dir)
     if address is None:
         raise StoreUnavailable(
-            "No Redis is configured: set CALLBOARD_REDIS_URL or call callboard.configure(url=…)."
+            "No Redis is configured: set CALLBOARD_REDIS_URL or call callboard.configure(url=…), "
+            "or start `callboard up` in this folder."
         )
     with _lock:
         _options = (address, namespace or known.namespace, known.events_keep)
@@ -62,6 +65,12 @@ def async_connection(twin: Connection | None = None) -> AsyncConnection:
         url, namespace, keep = options
         of_loop[options] = AsyncConnection(url, namespace=namespace, events_keep=keep)
     return of_loop[options]
+
+
+async def aclose() -> None:
+    """Close the running event loop's connections, before a short-lived loop ends. Later use makes new ones."""
+    for connection in _loops.pop(asyncio.get_running_loop(), {}).values():
+        await connection.close()
 
 
 def _chosen() -> _Options:

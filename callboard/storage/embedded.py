@@ -27,6 +27,7 @@ _POLL_SECONDS = 0.02
 _ORPHAN_SECONDS = 10.0
 # The address of a Unix socket has 108 bytes on Linux and 104 on macOS, the end mark included.
 _SOCKET_PATH_BYTES = 103
+_ADDRESS_FILE = "server.url"
 
 
 class EmbeddedServerFailed(Unavailable):
@@ -61,6 +62,17 @@ def bundled_server() -> Path | None:
     try:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError:
+        return None
+
+
+def address_in(data_dir: Path) -> str | None:
+    """Where the server of that folder was last started, by whatever process; None when there was none.
+
+    So a program beside `callboard up` finds it without a setting. Holds a secret: never log it.
+    """
+    try:
+        return (data_dir / _ADDRESS_FILE).read_text(encoding="utf-8").strip() or None
+    except OSError:
         return None
 
 
@@ -194,7 +206,7 @@ class EmbeddedServer:
 
     @property
     def _address_file(self) -> Path:
-        return self.data_dir / "server.url"
+        return self.data_dir / _ADDRESS_FILE
 
     def _prepare_folder(self) -> None:
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
