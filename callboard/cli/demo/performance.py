@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from callboard import clock
 from callboard.cli.demo.platform import LEASE_SECONDS, Platform, interruptible, kill
@@ -45,7 +46,7 @@ def perform(*, port: int = 0, keep: bool = False, console: Console | None = None
         console.print("\nStopped. Nothing is left running.")
         return 130
     except CallboardError as error:
-        console.print(f"[red]The demo failed.[/] {error}", markup=True)
+        console.print(f"[red]The demo failed.[/] {escape(str(error))}", soft_wrap=True)
         return 1
 
 
