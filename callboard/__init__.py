@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from callboard import testing as testing
     from callboard.broker.broker import CallboardBroker as CallboardBroker
     from callboard.catalog.app import App as App
     from callboard.catalog.backoff import exponential as exponential

@@ -68,7 +68,7 @@ def async_connection(twin: Connection | None = None) -> AsyncConnection:
 
 
 async def aclose() -> None:
-    """Close the running event loop's connections, before a short-lived loop ends. Later use makes new ones."""
+    """Close the running event loop's connections, before a short loop ends; later use makes new ones."""
     for connection in _loops.pop(asyncio.get_running_loop(), {}).values():
         await connection.close()
 
