@@ -21,7 +21,10 @@ _HURRY_SECONDS = 0.5
 
 
 class OnWord(Protocol):
-    """Called for a held task that must not go on: `word` is cancel, terminate or lost."""
+    """Called for a held task that may not go on: `word` is cancel, terminate, lost, or stale.
+
+    `stale`: no renewal has succeeded for a whole lease, so another worker may run the task by now.
+    """
 
     def __call__(self, queue: str, local: str, token: str, word: str) -> None: ...
 
@@ -45,7 +48,7 @@ class Keeper:
         self._lease_ms = lease_ms
         self._shown = shown
         self._on_word = on_word
-        self._held: dict[tuple[str, str, str], None] = {}
+        self._held: dict[tuple[str, str, str], float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
         self._shortest = 20_000
@@ -58,7 +61,7 @@ class Keeper:
 
     def hold(self, queue: str, local: str, token: str) -> None:
         """Renew this lease from now on."""
-        self._held[queue, local, token] = None
+        self._held[queue, local, token] = clock.monotonic()
 
     def drop(self, queue: str, local: str, token: str) -> None:
         """Stop renewing it."""
@@ -117,8 +120,22 @@ class Keeper:
             except CallboardError as error:
                 logger.warning("Leases of queue %s were not renewed: %s", queue, error)
                 good = False
+                self._find_stale(queue, held)
                 continue
+            now = clock.monotonic()
             for (local, token), word in zip(held, words, strict=True):
-                if word != "ok" and (queue, local, token) in self._held:
+                if (queue, local, token) not in self._held:
+                    continue  # dropped while the renewal was under way
+                if word == "lost":
+                    self._on_word(queue, local, token, word)
+                    continue
+                self._held[queue, local, token] = now
+                if word != "ok":
                     self._on_word(queue, local, token, word)
         return good
+
+    def _find_stale(self, queue: str, held: list[tuple[str, str]]) -> None:
+        expired = clock.monotonic() - self._lease_ms(queue) / 1000
+        for local, token in held:
+            if self._held.get((queue, local, token), expired) < expired:
+                self._on_word(queue, local, token, "stale")

@@ -363,15 +363,13 @@ class Runner(Listener):
             self._end(held, turn.release(held.claim.local, held.claim.token, cause="shutdown"))
         self.pump.look()
         self._until_idle(clock.monotonic() + seconds)
-        for held in list(self._ledger.by_token.values()):
-            if not held.ended:
-                notes = held.told.pending() if held.told else None
-                self._end(
-                    held, turn.release(held.claim.local, held.claim.token, cause="shutdown", notes=notes)
-                )
-        flushed = self.pump.stop(timeout=max(5.0, min(seconds, 15.0)))
+        # First the bodies end, then their tasks go back: nobody else may run one beside us.
         for group in self._groups.values():
             group.close(0)
+        for held in list(self._ledger.by_token.values()):
+            if not held.ended:
+                self._give_back(held)
+        flushed = self.pump.stop(timeout=max(5.0, min(seconds, 15.0)))
         self._ear.stop()
         self._notes.stop()
         self.loops.stop()
