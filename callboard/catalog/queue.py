@@ -158,8 +158,9 @@ def declared_queues() -> dict[str, Queue]:
 
 @contextmanager
 def isolated_queues() -> Iterator[None]:
-    """Forget afterwards what was declared inside; for tests."""
+    """Begin with no declarations and bring back those of before at the end; for tests."""
     before = dict(_declared)
+    _declared.clear()
     try:
         yield
     finally:
