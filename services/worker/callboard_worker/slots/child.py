@@ -24,9 +24,9 @@ from typing import Any
 
 from callboard import clock
 from callboard.catalog import loading
-from callboard.context import TaskLogHandler, child_start_hooks, child_stop_hooks, current_or_none
+from callboard.context import TaskLogHandler, child_start_hooks, current_or_none
 from callboard.errors import CallboardError
-from callboard_worker.slots import body, frame, kernel, stdio
+from callboard_worker.slots import body, frame, inprocess, kernel, stdio
 from callboard_worker.slots.lines import LogBudget
 from callboard_worker.slots.slot import Assignment, Why
 
@@ -59,6 +59,7 @@ class Child:
         self.control = control
         self.host: ChildHost | None = None
         self.stops: dict[int, Why] = {}
+        self._latest = 0
         self._connection = connection
         self._lock = threading.Lock()
         self._loop: asyncio.Runner | None = None
@@ -81,6 +82,9 @@ class Child:
                     self._run(message[1], frame.assignment_from(message[2]))
 
     def _run(self, number: int, assignment: Assignment) -> None:
+        self._latest = number
+        # A body before may have put a handler of its own there.
+        signal.signal(signal.SIGUSR1, self.on_signal)
         host = self.host = ChildHost(self, number, assignment)
         try:
             with _memory_limit(assignment.memory_limit_bytes):
@@ -104,6 +108,8 @@ class Child:
         except OSError:
             return
         for number, code in STOP_RECORD.iter_unpack(data[: len(data) // STOP_RECORD.size * STOP_RECORD.size]):
+            if number < self._latest:
+                continue
             self.stops[number] = STOP_CODES[code]
             if self.host is not None and self.host.number == number:
                 self.host.asked = True
@@ -122,11 +128,7 @@ class Child:
 
     def leave(self) -> None:
         """What a process that ends in good order owes its user."""
-        for hook in reversed(child_stop_hooks):
-            try:
-                hook()
-            except Exception:
-                logger.exception("A hook of on_child_stop failed.")
+        inprocess.run_stop_hooks()
         if self._loop is not None:
             self._loop.close()
         # As multiprocessing does for its children since 3.12; os._exit, which follows, would skip them.
@@ -275,7 +277,6 @@ def main(lifeline: int, settings: Settings, descriptors: list[int], engines: lis
     """The life of a child, from the fork on. `descriptors`: connection, control, stdout, stderr."""
     connection, control = _settle(lifeline, settings, descriptors)
     child = Child(connection, control)
-    child.send(frame.HELLO, os.getpid())
     _take_signals(child)
     os.register_at_fork(after_in_child=child.forsake)
     _take_logging()
@@ -344,8 +345,8 @@ def _take_signals(child: Child) -> None:
     # Handlers and not SIG_IGN: programs that the body starts would inherit that, and outlive terminate().
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
+    # Blocked outside of bodies: the nursery's mask is ours.
     signal.signal(signal.SIGUSR1, child.on_signal)
-    # Stays blocked outside of bodies: the nursery's mask is ours.
 
 
 def _take_logging() -> None:

@@ -21,7 +21,6 @@ REFUSED: Final = 6  # why not: str
 RUN: Final = 10  # number, assignment
 LEAVE: Final = 11
 # From a child.
-HELLO: Final = 20  # pid
 READY: Final = 21
 UNREADY: Final = 22  # why: str
 LOGGED: Final = 23  # number, level, text

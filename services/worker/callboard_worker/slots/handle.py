@@ -76,27 +76,23 @@ class ChildHandle:
         self._poller = poller
         self._moved = moved
         self._life = threading.Lock()
+        self._exit_lock = threading.Lock()
         self._sending = threading.Lock()
         self._unsent = b""
         self._closed = False
-        self._connection, theirs = socket.socketpair()
-        for end in (self._connection, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-        control, self._control = os.pipe()
-        stdout, out = os.pipe()
-        stderr, err = os.pipe()
-        os.set_blocking(self._control, False)
-        try:
-            self.pid = forkserver.fork(name, [theirs.fileno(), control, out, err])
-        except BaseException:
-            self._connection.close()
-            for descriptor in (self._control, stdout, stderr):
-                os.close(descriptor)
-            raise
-        finally:
-            theirs.close()
-            for descriptor in (control, out, err):
-                os.close(descriptor)
+        self._on_exit: Callable[[], None] | None = None
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            self._connection, connection = socket.socketpair()
+            ours.callback(self._connection.close)
+            theirs.callback(connection.close)
+            for end in (self._connection, connection):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+            control, self._control = _pipe(receiver=theirs, sender=ours)
+            stdout, out = _pipe(receiver=ours, sender=theirs)
+            stderr, err = _pipe(receiver=ours, sender=theirs)
+            os.set_blocking(self._control, False)
+            self.pid = forkserver.fork(name, [connection.fileno(), control, out, err])
+            ours.pop_all()
         outside = _Outside(name)
         self.output = Output(poller, stdout, stderr, lambda: owner() or outside)
         self._pidfd = kernel.pidfd_open(self.pid)
@@ -157,6 +153,14 @@ class ChildHandle:
         self.send(frame.pack(frame.LEAVE))
         self._moved(self.leave_deadline)
 
+    def when_exited(self, call: Callable[[], None]) -> None:
+        """Have it called, from any thread, when the child has ended; at once if it has."""
+        with self._exit_lock:
+            if not self.exited.is_set():
+                self._on_exit = call
+                return
+        call()
+
     def await_exit(self, seconds: float) -> int | None:
         """After its frames have ended: its exit code, or minus the signal. Killed if it still lives then."""
         if self._pidfd is None:
@@ -194,10 +198,15 @@ class ChildHandle:
 
     def _bury(self, code: int | None) -> None:
         self.exit_code = code
-        self.exited.set()
         # A process that the body forked may hold the other end: the reader must see the end all the same.
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
+        with self._exit_lock:
+            self.exited.set()
+            call, self._on_exit = self._on_exit, None
+        if call is not None:
+            # Not under the lock that we hold here: closing takes others.
+            self._poller.soon(call)
 
     def _send_more(self) -> None:
         with self._sending:
@@ -213,3 +222,11 @@ class ChildHandle:
             if not self._unsent:
                 self.send_deadline = inf
                 self._poller.unwatch(self._connection.fileno())
+
+
+def _pipe(*, receiver: contextlib.ExitStack, sender: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe whose ends are closed with these stacks."""
+    ends = os.pipe()
+    receiver.callback(os.close, ends[0])
+    sender.callback(os.close, ends[1])
+    return ends

@@ -112,6 +112,8 @@ class Stint:
             self._telling = ident
             try:
                 self.listener.logged(self.assignment, level, line)
+            except Exception:
+                logger.exception("A log line of task %s was not taken.", self.assignment.task_id)
             finally:
                 self._telling = 0
 
@@ -137,17 +139,20 @@ class Stint:
 
     def told(self, outcome: Outcome) -> Outcome:
         """An outcome as it is reported: a stop is named with its limit rather than by its exception."""
-        if self.why is None or outcome.kind != KIND_OF_STOP[self.why]:
+        if self.why is None or outcome.kind not in ("timeout", "cancelled") or outcome.error is None:
             return outcome
-        error = self.stopped_error(killed=False)
-        if error is not None and outcome.error is not None:
-            error = replace(error, traceback=outcome.error.traceback)
-        return replace(outcome, error=error)
+        why: Why = (
+            "limit" if outcome.kind == "timeout" else max("cancel", self.why, key=_STRENGTH.__getitem__)
+        )
+        error = self.stopped_error(why, killed=False)
+        if error is None:
+            return outcome
+        return replace(outcome, error=replace(error, traceback=outcome.error.traceback))
 
-    def stopped_error(self, *, killed: bool) -> TaskError | None:
+    def stopped_error(self, why: Why, *, killed: bool) -> TaskError | None:
         """The error of an attempt that was stopped from outside, without any word of the body."""
         assignment = self.assignment
-        match self.why:
+        match why:
             case "limit" if killed and assignment.hard_limit_ms is not None:
                 text = f"The body ran longer than its hard limit of {_seconds(assignment.hard_limit_ms)}."
                 return TaskError("HardLimitExceeded", text)

@@ -17,8 +17,7 @@ from math import inf
 from typing import Any
 
 from callboard import clock
-from callboard.context import TaskLogHandler, child_start_hooks, child_stop_hooks
-from callboard_worker.slots import body, stdio
+from callboard_worker.slots import body, inprocess
 from callboard_worker.slots.limits import KIND_OF_STOP, Limits, Stint
 from callboard_worker.slots.slot import GRACE_SECONDS, Assignment, InvokeAsync, Listener, Outcome, Why
 
@@ -79,7 +78,6 @@ class LoopSlots:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._up = threading.Event()
         self._thread: threading.Thread | None = None
-        self._log_handler = TaskLogHandler()
         self._closed = False
 
     @property
@@ -90,10 +88,7 @@ class LoopSlots:
     def start(self) -> None:
         if self._thread is not None:
             return
-        for hook in child_start_hooks:
-            hook()
-        stdio.capture()
-        logging.getLogger().addHandler(self._log_handler)
+        inprocess.enter()
         self._thread = threading.Thread(target=self._serve, name="slot-loop", daemon=True)
         self._thread.start()
         self._up.wait(_START_SECONDS)
@@ -143,13 +138,7 @@ class LoopSlots:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(loop.stop)
         self._thread.join(self.grace_seconds + 1)
-        logging.getLogger().removeHandler(self._log_handler)
-        stdio.release()
-        for hook in reversed(child_stop_hooks):
-            try:
-                hook()
-            except Exception:
-                logger.exception("A hook of on_child_stop failed.")
+        inprocess.leave()
 
     # In the loop's thread.
 
@@ -256,7 +245,6 @@ class LoopSlots:
                 "Task %s does not end when it is cancelled, or blocks the event loop; it is given up.",
                 host.assignment.task_id,
             )
-        outcome = Outcome(
-            KIND_OF_STOP[host.why or "limit"], error=host.stopped_error(killed=True), run_ms=host.run_ms
-        )
+        why = host.why or "limit"
+        outcome = Outcome(KIND_OF_STOP[why], error=host.stopped_error(why, killed=True), run_ms=host.run_ms)
         self._conclude(host, outcome)

@@ -37,6 +37,7 @@ def main(connection_descriptor: int, lifeline: int) -> None:
     while True:
         data, descriptors, _, _ = socket.recv_fds(connection, 65536, _MOST_DESCRIPTORS)
         if not data:
+            connection.close()
             return
         for message in reader.feed(data):
             if message[0] == frame.PREPARE:

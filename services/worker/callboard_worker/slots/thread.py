@@ -18,8 +18,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from callboard import clock
-from callboard.context import TaskLogHandler, child_start_hooks, child_stop_hooks
-from callboard_worker.slots import body, stdio
+from callboard_worker.slots import body, inprocess
 from callboard_worker.slots.interrupt import Guard
 from callboard_worker.slots.limits import KIND_OF_STOP, Limits, Stint
 from callboard_worker.slots.slot import GRACE_SECONDS, Assignment, Invoke, Listener, Outcome, Why
@@ -143,7 +142,6 @@ class ThreadSlots:
         self._slots: list[_Slot] = []
         self._free: deque[_Slot] = deque()
         self._given_up: list[threading.Thread] = []
-        self._log_handler = TaskLogHandler()
         self._started = False
         self._closed = False
 
@@ -156,13 +154,10 @@ class ThreadSlots:
     def start(self) -> None:
         if self._started:
             return
+        inprocess.enter()
         self._started = True
-        for hook in child_start_hooks:
-            hook()
         self._slots = [_Slot(self, f"thread-{number}") for number in range(self.capacity)]
         self._free.extend(self._slots)
-        stdio.capture()
-        logging.getLogger().addHandler(self._log_handler)
         self._limits.watch(self._look)
 
     def ready(self) -> bool:
@@ -209,13 +204,7 @@ class ThreadSlots:
         if self._own_limits:
             self._limits.close()
         if self._started:
-            logging.getLogger().removeHandler(self._log_handler)
-            stdio.release()
-            for hook in reversed(child_stop_hooks):
-                try:
-                    hook()
-                except Exception:
-                    logger.exception("A hook of on_child_stop failed.")
+            inprocess.leave()
 
     def conclude(self, slot: _Slot, stint: ThreadHost, outcome: Outcome) -> bool:
         """Report an outcome from the slot's own thread; False if the body had been given up before."""
@@ -277,7 +266,7 @@ class ThreadSlots:
         stint.hush()
         self._given_up.append(slot.thread)
         why = stint.why or "limit"
-        outcome = Outcome(KIND_OF_STOP[why], error=stint.stopped_error(killed=True), run_ms=stint.run_ms)
+        outcome = Outcome(KIND_OF_STOP[why], error=stint.stopped_error(why, killed=True), run_ms=stint.run_ms)
         if not self._closed:
             heir = _Slot(self, slot.name)
             self._slots[self._slots.index(slot)] = heir

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 from callboard_worker.slots import kernel
@@ -23,8 +24,10 @@ def verdict(
     """Why the child is dead: a stop, its memory, or itself. No child: stopped before one had begun."""
     cause = None if child is None else child.killed_for
     run_ms = stint.run_ms
-    if stint.why is not None and (child is None or cause == stint.why):
-        error = stint.stopped_error(killed=child is not None)
+    # A body that has replaced our handler dies of the polite signal.
+    stopped = child is None or cause == stint.why or code == -signal.SIGUSR1
+    if stint.why is not None and stopped:
+        error = stint.stopped_error(stint.why, killed=child is not None)
         return Outcome(KIND_OF_STOP[stint.why], error=_with_last_words(error, child), run_ms=run_ms)
     if cause == "memory" or (cause is None and oom_killed):
         return Outcome("memory", error=_with_last_words(_memory(child, stint), child), run_ms=run_ms)
