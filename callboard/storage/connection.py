@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import redis
@@ -144,6 +145,13 @@ class Connection(_Base):
         if not isinstance(self.client, redis.RedisCluster):
             return ""
         return str(self.client.get_node_from_key(prefix).name)
+
+    def scan(self, pattern: str) -> Iterator[bytes]:
+        """Every key that matches the glob, from every primary, in bounded steps; one may come twice."""
+        try:
+            yield from self.client.scan_iter(match=pattern, count=500)
+        except _FAULTS as error:
+            raise translate(error) from error
 
     def _forget_primary(self) -> None:
         # A name that a failover moved: connections to the old primary would answer READONLY for ever.
