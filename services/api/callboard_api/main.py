@@ -1,0 +1,174 @@
+"""The API as a process: `python -m callboard_api`, configured by the environment alone."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import uvicorn
+from starlette.applications import Starlette
+
+from callboard import logging as our_logging
+from callboard.errors import CallboardError, InvalidSetting
+from callboard.metrics import metrics
+from callboard.ops import OpsServer
+from callboard.settings import Settings, load
+from callboard_api.app import create_app
+from callboard_api.platform import Platform
+from callboard_api.pulse import Pulse
+
+logger = logging.getLogger("callboard.api")
+
+#: What was asked before a shutdown is answered; what takes longer is cut off.
+_GRACE_SECONDS: Final = 10
+#: Longer than the idle time of the usual proxies, or they send into a connection that is being closed.
+_KEEP_ALIVE_SECONDS: Final = 75
+_BACKLOG: Final = 1024
+
+
+class ApiServer(uvicorn.Server):
+    """The server of one application. `stop` ends it in order; again, at once."""
+
+    def __init__(self, app: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="auto",  # httptools, and uvloop, where they are installed
+                loop="auto",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=_BACKLOG,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+            )
+        )
+        self._platform: Platform = app.state.platform
+
+    def stop(self) -> None:
+        """From the loop's thread: take nothing new, let what runs end; the second call does not wait."""
+        if self.should_exit:
+            self.force_exit = True
+        self._platform.stop_waiting()
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ours: uvicorn would die by the signal after all is in order, and the exit would not be 0."""
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        for number in numbers:
+            # Not in the main thread (a test's server): then nobody signals us.
+            with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+                loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+                    loop.remove_signal_handler(number)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT. Exit codes: 0 stopped, 1 cannot serve (port, Redis), 2 bad settings."""
+    argparse.ArgumentParser(
+        prog="python -m callboard_api",
+        description="Callboard's HTTP API. It is configured by CALLBOARD_… variables: see docs/settings.md.",
+    ).parse_args(argv)
+    try:
+        settings = load()
+    except InvalidSetting as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    our_logging.configure(settings.log_format, settings.log_level)
+    # Its lines tell of its inside; what matters of them we say ourselves.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    unfit: list[str] = []
+    server: ApiServer | None = None
+
+    def give_up(reason: str) -> None:
+        unfit.append(reason)
+        if server is not None:
+            server.stop()
+
+    try:
+        app = create_app(settings, on_unfit=give_up)
+        listener = listen(settings.api_host, settings.api_port)
+    except CallboardError as error:
+        logger.error("%s", error)
+        return 2 if isinstance(error, InvalidSetting) else 1
+    server = ApiServer(app)
+    ops = _ops(settings, app.state.pulse)
+    try:
+        ops.start()
+    except CallboardError as error:
+        logger.error("%s", error)
+        listener.close()
+        return 1
+    try:
+        _announce(settings, listener, ops)
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(server.serve(sockets=[listener]))
+    finally:
+        ops.stop()
+    if unfit:
+        return 1
+    logger.info("The API has stopped")
+    return 0
+
+
+class PortTaken(CallboardError):
+    """The address to listen on cannot be had."""
+
+    code = "port-taken"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises PortTaken."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise PortTaken(
+            f"CALLBOARD_API_HOST, CALLBOARD_API_PORT: cannot listen on {host} port {port}: "
+            f"{error.strerror or error}. Is another API running? CALLBOARD_API_PORT=0 takes a free port."
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _ops(settings: Settings, pulse: Pulse) -> OpsServer:
+    return OpsServer(
+        settings.ops_host,
+        settings.ops_port,
+        live=pulse.alive,
+        ready=lambda: pulse.verdict,
+        metrics=metrics,
+    )
+
+
+def _announce(settings: Settings, listener: socket.socket, ops: OpsServer) -> None:
+    host, port = listener.getsockname()[:2]
+    address = f"[{host}]" if ":" in host else host
+    who = "with the admin key" if settings.admin_key else "without a key: for this machine alone"
+    logger.info("The API listens on http://%s:%d (%s)", address, port, who)
+    logger.info("Probes and metrics are on port %d", ops.port)

@@ -1,0 +1,1 @@
+"""Server-sent events: one reader of the queues' streams for the process, any number of listeners."""
