@@ -16,8 +16,7 @@ from referencing.exceptions import Unresolvable
 
 from callboard.catalog.published import PublishedTask
 from callboard.errors import Problem
-from callboard_api.problems import MOST_ERRORS, Rejected
-from callboard_api.schemas.fields import escape
+from callboard_api.problems import MOST_ERRORS, Rejected, escape
 
 logger = logging.getLogger("callboard.api")
 

@@ -126,6 +126,11 @@ def unknown_fields(pointers: Sequence[str]) -> list[Problem]:
     return [Problem(pointer, "This field is not known.", "unknown-field") for pointer in pointers]
 
 
+def escape(step: str) -> str:
+    """One step of a JSON pointer."""
+    return step.replace("~", "~0").replace("/", "~1")
+
+
 def encode(document: Mapping[str, Any]) -> bytes:
     """A problem's bytes."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

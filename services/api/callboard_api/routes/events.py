@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from starlette.types import ASGIApp
 
 from callboard.events.stream import TYPES
+from callboard_api.merged_stream import MergedStream
 from callboard_api.problems import Rejected
 from callboard_api.routing import Call
 from callboard_api.schemas.query import bad
 from callboard_api.streams import cursor
 from callboard_api.streams.cursor import Position
 from callboard_api.streams.listener import Interest
-from callboard_api.streams.merged import MergedStream
-from callboard_api.streams.single import TaskStream
+from callboard_api.task_stream import TaskStream
 
 
 async def events(call: Call) -> ASGIApp:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from callboard import clock
 from callboard.errors import Problem
-from callboard_api.problems import Rejected, unknown_fields
+from callboard_api.problems import Rejected, escape, unknown_fields
 
 _ABSENT: Final = object()
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -172,11 +172,6 @@ def no_fields(body: Any) -> None:
     faults = Faults()
     Fields({} if body is None else body, faults).end()
     faults.check()
-
-
-def escape(step: str) -> str:
-    """One step of a JSON pointer."""
-    return step.replace("~", "~0").replace("/", "~1")
 
 
 def kind(value: Any) -> str:

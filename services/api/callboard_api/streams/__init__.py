@@ -1,1 +1,1 @@
-"""Server-sent events: one reader of the queues' streams for the process, any number of listeners."""
+"""What streams of events are made of: cursors, windows, the one reader, its listeners, the wire."""
