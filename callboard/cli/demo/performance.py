@@ -35,12 +35,11 @@ def perform(*, port: int = 0, keep: bool = False, console: Console | None = None
             tempfile.TemporaryDirectory(prefix="callboard-demo-", ignore_cleanup_errors=True) as folder,
             Site() as site,
         ):
-            console.print(f"The site      {site.url}  ({_what_is_odd(site)})")
+            _introduce(console, site)
             with Platform(Path(folder), port) as platform:
                 console.print(
-                    f"The platform  {platform.url}  (a Valkey server, API, worker and scheduler of its own)"
+                    f"The platform  {platform.url}, with a server, API, worker and scheduler of its own\n"
                 )
-                console.print()
                 return _Performance(console, site, platform).run(keep)
     except KeyboardInterrupt:
         console.print("\nStopped. Nothing is left running.")
@@ -50,9 +49,11 @@ def perform(*, port: int = 0, keep: bool = False, console: Console | None = None
         return 1
 
 
-def _what_is_odd(site: Site) -> str:
-    odd = [page.note for page in site.pages if page.behaviour in ("slow", "busy", "missing", "endless")]
-    return f"{count(len(site.pages), 'page')}; among them one that " + ", one that ".join(odd)
+def _introduce(console: Console, site: Site) -> None:
+    console.print(f"The site      {site.url}, {count(len(site.pages), 'page')}")
+    for page in site.pages:
+        if page.behaviour in ("slow", "busy", "missing", "endless"):
+            console.print(f"              {page.path} {page.note}")
 
 
 class _Performance:

@@ -82,8 +82,9 @@ class Platform:
         return [item.id for item in items if item.id is not None]
 
     def tasks(self) -> dict[str, Resource]:
-        """All tasks of the demo by id, without payloads, results and attempts."""
-        return {task.id: task.document for task in self._api.tasks(queue=QUEUE, limit=200).items}
+        """All tasks of the demo by id, without payloads and results."""
+        page = self._api.tasks(queue=QUEUE, include=["attempts"], limit=200)
+        return {str(task["id"]): task for task in page.document["items"]}
 
     def task(self, task_id: str) -> Resource | None:
         """One task, whole; None when the platform does not know it."""

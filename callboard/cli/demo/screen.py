@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol
@@ -17,8 +18,9 @@ from callboard.cli.demo.verdict import Finding, Resource, gist, starts
 
 _GIST = 60
 _COLOURS = {"completed": "green", "failed": "red", "cancelled": "magenta", "running": "cyan"}
-_NARROWEST = 132
+_NARROWEST = 200
 """Columns of the table where no terminal tells: a log must not break its lines."""
+_COUNT = re.compile(r"\d+")
 
 
 class Screen(Protocol):
@@ -107,13 +109,15 @@ class Lines:
         return
 
     def say(self, text: str) -> None:
-        self._console.print(text)
+        self._console.print(text, soft_wrap=True)
 
     def update(self, page: SitePage, task: Resource) -> None:
         line = stage(task)
-        if self._shown.get(page.path) != line:
-            self._shown[page.path] = line
-            self._console.print(f"  {page.path}: {escape(line)}")
+        # A count that grows is no change worth a line.
+        step = _COUNT.sub("", line) + str(starts(task))
+        if self._shown.get(page.path) != step:
+            self._shown[page.path] = step
+            self._console.print(f"  {page.path}: {escape(line)}", soft_wrap=True)
 
 
 def percent(task: Resource) -> float:
