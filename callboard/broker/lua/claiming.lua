@@ -29,7 +29,7 @@ local function next_due()
   return math.max(0, tonumber(first[2]) - now)
 end
 
-local CLAIM_BYTES = 1048576
+local CLAIM_BYTES = 1048576 -- inline
 
 -- queued -> running for up to `want` tasks. A repeated nonce answers the same ids again, so a lost reply
 -- strands nothing. Returns an array of {id, token, i, m} (i and m as stored), and how many left `queued`.

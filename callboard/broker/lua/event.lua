@@ -6,8 +6,8 @@ local EVENTS = P .. 'events'
 
 local function event(kind, id, m, extra)
   if events_full == '1' then return end
-  call('XADD', EVENTS, 'MAXLEN', '~', events_keep, '*', 'e', table.concat(
-    { kind, id, m[NAME], m[OWNER], integer(m[ATTEMPT]), m[STATE], m[REASON], extra or '' }, '\31'))
+  call('XADD', EVENTS, 'MAXLEN', '~', events_keep, '*', 'e', kind .. '\31' .. id .. '\31' .. m[NAME] .. '\31'
+    .. m[OWNER] .. '\31' .. m[ATTEMPT] .. '\31' .. m[STATE] .. '\31' .. m[REASON] .. '\31' .. (extra or ''))
 end
 
 local function announce(id, m)

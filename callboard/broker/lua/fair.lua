@@ -2,7 +2,7 @@
 -- takes turns in proportion to its weight (start-time fair queueing with integer tags).
 -- Per priority: V (virtual time) and S (the highest `served`) in `meta`; per key "tail served n" in the hash
 -- `fair:PRIORITY`. All of it is cached for the script's run and written once by fair_flush().
-local K = 562949953421312 -- 2^49: nine priorities above any tag stay exact in a double
+local K = 562949953421312 -- inline: 2^49: nine priorities above any tag stay exact in a double
 local fair_v, fair_s, fair_keys = {}, {}, {}
 
 local function fair_load(p)

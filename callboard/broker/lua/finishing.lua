@@ -11,32 +11,44 @@
 -- and, for completed and failed, an array of follow-ups for the outbox, each opaque.
 -- Answers: "ok", "already" (this outcome is recorded: a resend) or "lost" (another holds the lease).
 
-local MAX_MISS_DELAY_MS = 60000
+local MAX_MISS_DELAY_MS = 60000 -- inline
 
 local function enlist(id, m, followers)
   for index, body in ipairs(followers or {}) do
     -- With the attempt: another outcome, after a retry by hand, must not overwrite what is not delivered yet.
     local member = id .. ':' .. integer(m[ATTEMPT]) .. ':' .. index
-    call('ZADD', P .. 'outbox', integer(now), member)
+    call('ZADD', P .. 'outbox', now, member)
     call('SET', P .. 'o:' .. member, body)
   end
 end
 
-local sums = {}
+-- Figures of the minute: runs, their ms, those that did not complete, and histograms of run and wait whose
+-- bucket k counts floor(2 * log2(ms + 1)) = k.
+local tallied, tallied_ms, tallied_bad, run_buckets, wait_buckets = 0, 0, 0, {}, {}
+local HALF_OCTAVE = math.log(2) / 2
+
+local function bucket(ms) return math.floor(math.log(math.max(0, ms) + 1) / HALF_OCTAVE + 1e-9) end
+
 local function tally(m)
-  local minute = integer(math.floor(now / 60000))
-  local run, wait = math.max(0, now - m[STARTED]), m[WAIT] -- the clock may have stepped back
-  local function add(field, n) sums[minute .. field] = (sums[minute .. field] or 0) + n end
-  local function bucket(ms) return integer(math.floor(math.log(ms + 1) / math.log(2) * 2)) end
-  add(':n', 1)
-  add(':ms', run)
-  add(':r' .. bucket(run), 1)
-  if m[ATTEMPT] == 1 then add(':w' .. bucket(wait), 1) end
-  if m[STATE] ~= 'completed' then add(':f', 1) end
+  local run = now - m[STARTED]
+  tallied, tallied_ms = tallied + 1, tallied_ms + run
+  if m[STATE] ~= 'completed' then tallied_bad = tallied_bad + 1 end
+  local k = bucket(run)
+  run_buckets[k] = (run_buckets[k] or 0) + 1
+  if m[ATTEMPT] == 1 then
+    k = bucket(m[WAIT])
+    wait_buckets[k] = (wait_buckets[k] or 0) + 1
+  end
 end
 
 local function tally_flush()
-  for field, n in pairs(sums) do call('HINCRBY', P .. 'runs', field, n) end
+  if tallied == 0 then return end
+  local runs, minute = P .. 'runs', integer(math.floor(now / 60000))
+  call('HINCRBY', runs, minute .. ':n', tallied)
+  call('HINCRBY', runs, minute .. ':ms', integer(tallied_ms))
+  if tallied_bad > 0 then call('HINCRBY', runs, minute .. ':f', tallied_bad) end
+  for k, n in pairs(run_buckets) do call('HINCRBY', runs, minute .. ':r' .. k, n) end
+  for k, n in pairs(wait_buckets) do call('HINCRBY', runs, minute .. ':w' .. k, n) end
 end
 
 local function back_to_pending(id, m, delay_ms, reason)

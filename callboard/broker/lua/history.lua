@@ -1,7 +1,7 @@
 -- Fragment: `h:ID`, a version byte and msgpack entries one after another: attempts that did not complete
 -- {'A', number, outcome, started, finished, worker, token, error}, interruptions
 -- {'I', at, cause, worker, token} and the result {'R', bytes}. `error` and the result are opaque.
-local HISTORY_LIMIT, HISTORY_SLACK = 20, 10
+local HISTORY_LIMIT, HISTORY_SLACK = 20, 10 -- inline
 
 -- Keep the newest attempts and the newest interruptions, each up to the limit; their bytes stay as they are.
 local function history_cut(key, m, newest)

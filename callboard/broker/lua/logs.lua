@@ -1,6 +1,6 @@
 -- Fragment: `l:ID`, the task's log: a version byte and msgpack entries {at, attempt, level, message} one
 -- after another. Bounded by lines and bytes; what does not fit is counted, not kept: LOG_LINES goes on.
-local LOG_MAX_LINES, LOG_MAX_BYTES = 1000, 262144
+local LOG_MAX_LINES, LOG_MAX_BYTES = 1000, 262144 -- inline
 
 -- `first` is the number of the first line within the attempt, from 1: lines up to LOG_SEQ came already.
 local function log_append(id, m, first, lines)

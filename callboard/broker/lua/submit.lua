@@ -65,7 +65,7 @@ for _, task in ipairs(tasks) do
     local due = task[9]
     if task[8] > 0 then due = now + task[8] end
     call('SET', P .. 'i:' .. id, task[2])
-    call('ZADD', ALL, integer(now), id)
+    call('ZADD', ALL, now, id)
     if due > now then
       m[DUE], m[REASON] = due, task[13]
       park(id, due)
