@@ -27,10 +27,10 @@ end
 local tallied, tallied_ms, tallied_bad, run_buckets, wait_buckets = 0, 0, 0, {}, {}
 local HALF_OCTAVE = math.log(2) / 2
 
-local function bucket(ms) return math.floor(math.log(math.max(0, ms) + 1) / HALF_OCTAVE + 1e-9) end
+local function bucket(ms) return math.floor(math.log(ms + 1) / HALF_OCTAVE + 1e-9) end
 
 local function tally(m)
-  local run = now - m[STARTED]
+  local run = math.max(0, now - m[STARTED]) -- the clock may have stepped back
   tallied, tallied_ms = tallied + 1, tallied_ms + run
   if m[STATE] ~= 'completed' then tallied_bad = tallied_bad + 1 end
   local k = bucket(run)
