@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -146,13 +146,19 @@ class RunningApi:
 
 @contextmanager
 def running_api(
-    redis_url: str, namespace: str = "", *, tasks: bool = True, **env: str
+    redis_url: str,
+    namespace: str = "",
+    *,
+    prepare: Callable[[Connection], None] | None = None,
+    **env: str,
 ) -> Iterator[RunningApi]:
-    """An API on this Redis, with a few tasks published if wanted. `env`: settings by their short names."""
+    """An API on this Redis; before it starts, `prepare` is called, by default to publish `declared`.
+
+    `env`: settings by their short names.
+    """
     api = RunningApi(redis_url, namespace or f"t{uuid.uuid4().hex[:12]}", **env)
     try:
-        if tasks:
-            publish(api.connection)
+        (prepare or publish)(api.connection)
         yield api.start()
     finally:
         api.stop()

@@ -125,8 +125,10 @@ class Fields:
         if value is None:
             return None
         try:
+            if not isinstance(value, str) or len(value) > 64:
+                raise ValueError
             return clock.parse_rfc3339(value)
-        except (TypeError, ValueError):
+        except ValueError:
             self.fault(name, f"Expected a time like 2026-11-22T09:30:00Z; got {kind(value)}.")
             return None
 
