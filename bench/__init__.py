@@ -1,0 +1,1 @@
+"""Measurements of Callboard beside Dramatiq and Huey. `python -m bench`."""

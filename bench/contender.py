@@ -1,0 +1,197 @@
+"""The contenders: the same no-op task on Callboard, Dramatiq with Results, and Huey with results.
+
+Run as a child process for each measurement, `python -m bench.contender NAME WHAT …`, so that none inherits
+another's threads, connections or imports. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Any, Protocol
+
+THREADS = 8
+
+
+class Contender(Protocol):
+    """One task system with a no-op task."""
+
+    def submit(self, number: int) -> Any: ...
+    def submit_batch(self, count: int) -> None: ...
+    def start(self) -> None: ...
+    def finished(self) -> int: ...
+    def stop(self) -> None: ...
+
+
+class Callboard:
+    """Native tasks on thread slots."""
+
+    def __init__(self, url: str, threads: int = THREADS, isolation: str = "thread") -> None:
+        import dramatiq
+
+        import callboard
+        from callboard import settings
+        from callboard.broker.broker import CallboardBroker
+        from callboard.catalog.queue import Queue
+        from callboard.catalog.resolution import resolve_queues
+        from callboard.storage import default
+        from callboard_worker.definition import definitions
+        from callboard_worker.runner import Runner
+        from callboard_worker.slots.process import ProcessSlots
+        from callboard_worker.slots.thread import ThreadSlots
+
+        callboard.configure(url, namespace="bench")
+        self.connection = default.connection()
+        Queue("bench", isolation=isolation, slots=threads)  # type: ignore[arg-type]
+        from bench.tasks import nothing
+
+        self.task = nothing
+        broker = CallboardBroker(connection=self.connection)
+        dramatiq.set_broker(broker)
+        known = definitions(broker)
+        queues = resolve_queues(
+            [d.contract for d in known.values()],
+            settings.load({"CALLBOARD_WORKER_SLOTS": str(threads)}),
+            ["bench"],
+        )
+
+        def make_slots(form: str, capacity: int, runner: Runner) -> Any:
+            if form == "process":
+                return ProcessSlots(capacity, runner, modules=["bench.tasks"])
+            return ThreadSlots(capacity, runner, invoke=runner.invoke)
+
+        self.runner = Runner(self.connection, broker, known, queues, slots=threads, make_slots=make_slots)
+
+    def submit(self, number: int) -> Any:
+        return self.task.submit(number)
+
+    def submit_batch(self, count: int) -> None:
+        for start in range(0, count, 1000):
+            self.task.submit_many([{"number": number} for number in range(start, min(count, start + 1000))])
+
+    def start(self) -> None:
+        self.runner.start()
+
+    def finished(self) -> int:
+        return int(self.connection.client.zcard(self.connection.keys.queue("bench").state("completed")))
+
+    def stop(self) -> None:
+        self.runner.drain(5)
+
+
+class Dramatiq:
+    """RedisBroker with the Results middleware on Redis."""
+
+    def __init__(self, url: str, threads: int = THREADS) -> None:
+        import dramatiq
+        from dramatiq.brokers.redis import RedisBroker
+        from dramatiq.results import Results
+        from dramatiq.results.backends.redis import RedisBackend
+
+        self.broker = RedisBroker(url=url, namespace="bench-dramatiq")
+        self.backend = RedisBackend(url=url, namespace="bench-results")
+        self.broker.add_middleware(Results(backend=self.backend, store_results=True))
+        dramatiq.set_broker(self.broker)
+        from bench.tasks import declare_actor
+
+        self.actor = declare_actor()
+        self.worker = dramatiq.Worker(self.broker, worker_threads=threads, worker_timeout=100)
+
+    def submit(self, number: int) -> Any:
+        return self.actor.send(number)
+
+    def submit_batch(self, count: int) -> None:
+        for number in range(count):  # it has no batch
+            self.actor.send(number)
+
+    def start(self) -> None:
+        self.worker.start()
+
+    def finished(self) -> int:
+        left = self.broker.client.hlen("bench-dramatiq:bench.msgs")
+        return self.total - int(left)
+
+    total = 0
+
+    def stop(self) -> None:
+        self.worker.stop()
+
+
+class Huey:
+    """RedisHuey, results stored."""
+
+    def __init__(self, url: str, threads: int = THREADS) -> None:
+        from huey import RedisHuey
+
+        self.huey = RedisHuey("bench-huey", url=url)
+
+        @self.huey.task()
+        def nothing(number: int) -> int:
+            return number
+
+        self.task = nothing
+        self.consumer = self.huey.create_consumer(
+            workers=threads, worker_type="thread", initial_delay=0.001, max_delay=0.05, periodic=False
+        )
+
+    def submit(self, number: int) -> Any:
+        return self.task(number)
+
+    def submit_batch(self, count: int) -> None:
+        for number in range(count):
+            self.task(number)
+
+    def start(self) -> None:
+        self.consumer.start()
+
+    def finished(self) -> int:
+        return int(self.huey.storage.result_store_size())
+
+    def stop(self) -> None:
+        self.consumer.stop(graceful=True)
+
+
+CONTENDERS = {"callboard": Callboard, "dramatiq": Dramatiq, "huey": Huey}
+
+
+def drain(contender: Any, count: int) -> dict[str, float]:
+    """Tasks a second from the worker's start until the last result is stored."""
+    contender.total = count
+    contender.submit_batch(count)
+    started = time.perf_counter()
+    contender.start()
+    while contender.finished() < count:
+        time.sleep(0.01)
+    seconds = time.perf_counter() - started
+    contender.stop()
+    return {"tasks": count, "seconds": seconds, "per_second": count / seconds}
+
+
+def submits(contender: Any, count: int) -> dict[str, float]:
+    """Single submits and batched ones a second, no worker running."""
+    for number in range(100):
+        contender.submit(number)
+    started = time.perf_counter()
+    for number in range(count):
+        contender.submit(number)
+    single = count / (time.perf_counter() - started)
+    started = time.perf_counter()
+    contender.submit_batch(count)
+    return {"single_per_second": single, "batch_per_second": count / (time.perf_counter() - started)}
+
+
+def main() -> None:
+    name, what, url, count = sys.argv[1:5]
+    logging.disable(logging.WARNING)
+    contender = CONTENDERS[name](url)
+    print(json.dumps({"drain": drain, "submits": submits}[what](contender, int(count))))
+    sys.stdout.flush()
+    import os
+
+    os._exit(0)  # some leave threads behind
+
+
+if __name__ == "__main__":
+    main()
