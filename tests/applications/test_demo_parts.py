@@ -175,6 +175,10 @@ def test_the_headline_counts_what_happened() -> None:
     assert good.complaints == []
 
 
+def test_a_rescue_without_an_attempt_is_a_second_run_too() -> None:
+    assert verdict(task(id="x", interruptions=[{"cause": "lease expired"}])).complaints == []
+
+
 def test_unknown_and_unfinished_tasks_are_lost() -> None:
     bad = verdict(task(id="x", attempt=2), None, task(state="running"), killed=0)
 
@@ -204,6 +208,7 @@ def test_the_table_shows_attempts_and_sixty_characters() -> None:
     Console(file=out, width=132).print(outcome_table([judge(GOOD, resource), judge(GONE, None)]))
 
     assert attempts(resource) == "3 (lost, 503)"
+    assert attempts(task(interruptions=[{"cause": "lease expired"}])) == "1 (lease expired)"
     assert gist(resource)[:60] in out.getvalue()
     assert gist(resource)[:61] not in out.getvalue()
     assert "0.0 s" in out.getvalue()
@@ -247,3 +252,22 @@ def test_a_stage_tells_the_attempt_and_the_step() -> None:
         == "running, attempt 2: reading"
     )
     assert stage(task(state="queued", attempt=0)) == "queued"
+    assert stage(task(state="running"), stranded=True) == "held by the dead worker"
+
+
+def test_a_long_note_leaves_the_bars_their_place() -> None:
+    out = io.StringIO()
+    page = SitePage("/a", Expectation("completed"), note="x" * 300)
+    with make_screen(Console(file=out, force_terminal=True, width=80, color_system=None), [page]) as screen:
+        screen.update(page, task(state="failed", error={"message": "y" * 300}))
+
+    assert any("━" * 24 in line for line in out.getvalue().splitlines())
+
+
+def test_a_count_that_grows_is_no_line_of_its_own() -> None:
+    out = io.StringIO()
+    with make_screen(Console(file=out, width=132), [GOOD]) as screen:
+        for size in (10, 20):
+            screen.update(GOOD, task(state="running", progress={"message": f"fetching, {size} KiB so far"}))
+
+    assert len(out.getvalue().splitlines()) == 1

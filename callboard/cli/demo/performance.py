@@ -63,7 +63,7 @@ class _Performance:
         self._site = site
         self._pages: dict[str, SitePage] = {}
         self._seen: dict[str, Resource] = {}
-        self._killed = 0
+        self._dead: set[str] = set()
         self._interrupted: frozenset[str] = frozenset()
 
     def run(self, keep: bool) -> int:
@@ -75,7 +75,7 @@ class _Performance:
                 self._look(screen)
                 if self._all_ended():
                     break
-                if not self._killed and self._in_the_middle():
+                if not self._dead and self._in_the_middle():
                     self._kill_the_worker(screen)
                 clock.sleep(_LOOK_SECONDS)
         return self._close(keep, clock.monotonic() - started)
@@ -83,8 +83,10 @@ class _Performance:
     def _look(self, screen: Screen) -> None:
         self._seen = self._platform.tasks()
         for task_id, page in self._pages.items():
-            if task_id in self._seen:
-                screen.update(page, self._seen[task_id])
+            task = self._seen.get(task_id)
+            if task is not None:
+                stranded = task["state"] == "running" and task.get("worker") in self._dead
+                screen.update(page, task, stranded=stranded)
 
     def _all_ended(self) -> bool:
         return all(self._state(task_id) in TERMINAL for task_id in self._pages)
@@ -113,7 +115,7 @@ class _Performance:
         if not kill(worker.pid):
             screen.say(f"[yellow]Process {worker.pid} did not die; trying again.[/]")
             return
-        self._killed += 1
+        self._dead.add(worker.id)
         # Only now: what the worker finished before it died was not interrupted.
         self._look(screen)
         self._interrupted = frozenset(
@@ -129,7 +131,7 @@ class _Performance:
 
     def _close(self, keep: bool, took: float) -> int:
         findings = [judge(page, self._platform.task(task_id)) for task_id, page in self._pages.items()]
-        verdict = Verdict(findings, self._killed, self._interrupted)
+        verdict = Verdict(findings, len(self._dead), self._interrupted)
         self._console.print()
         self._console.print(outcome_table(findings))
         for complaint in verdict.complaints:

@@ -120,6 +120,8 @@ def _environment(folder: Path) -> dict[str, str | None]:
     return {
         **theirs,
         "CALLBOARD_DATA_DIR": str(folder / "data"),
+        # Any free one: the well-known ones are for the user's platform, which may run beside this.
+        "CALLBOARD_OPS_PORT": "0",
         "CALLBOARD_WORKER_LEASE_SECONDS": str(LEASE_SECONDS),
         "CALLBOARD_WORKER_DRAIN_SECONDS": str(_DRAIN_SECONDS),
     }

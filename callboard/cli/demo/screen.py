@@ -20,6 +20,7 @@ _GIST = 60
 _COLOURS = {"completed": "green", "failed": "red", "cancelled": "magenta", "running": "cyan"}
 _NARROWEST = 200
 """Columns of the table where no terminal tells: a log must not break its lines."""
+_BAR = 24
 _COUNT = re.compile(r"\d+")
 
 
@@ -35,7 +36,8 @@ class Screen(Protocol):
     def say(self, text: str) -> None:
         """A line of its own, above what moves."""
 
-    def update(self, page: SitePage, task: Resource) -> None: ...
+    def update(self, page: SitePage, task: Resource, *, stranded: bool = False) -> None:
+        """The task's present state; `stranded`: it is held by a worker that is known to be dead."""
 
 
 def make_console() -> Console:
@@ -56,16 +58,21 @@ class Bars:
     def __init__(self, console: Console, pages: Sequence[SitePage]) -> None:
         self._progress = Progress(
             TextColumn("  {task.fields[mark]} {task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=_BAR),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[note]}"),
             console=console,
             refresh_per_second=10,
         )
         width = max((len(page.path) for page in pages), default=0)
+        # A long note would take its place from the bars.
+        self._room = max(20, console.width - width - _BAR - 12)
         self._bars: dict[str, TaskID] = {
             page.path: self._progress.add_task(
-                escape(page.path.ljust(width)), total=100, mark="·", note=f"[dim]{escape(page.note)}[/]"
+                escape(page.path.ljust(width)),
+                total=100,
+                mark="·",
+                note=f"[dim]{escape(page.note[: self._room])}[/]",
             )
             for page in pages
         }
@@ -82,14 +89,14 @@ class Bars:
     def say(self, text: str) -> None:
         self._progress.console.print(text)
 
-    def update(self, page: SitePage, task: Resource) -> None:
+    def update(self, page: SitePage, task: Resource, *, stranded: bool = False) -> None:
         state = str(task["state"])
         mark = {"completed": "[green]✓[/]", "failed": "[red]✗[/]", "running": "[cyan]▸[/]"}.get(state, "·")
         self._progress.update(
             self._bars[page.path],
             completed=100 if state == "completed" else percent(task),
             mark=mark,
-            note=f"[{_COLOURS.get(state, 'dim')}]{escape(stage(task))}[/]",
+            note=f"[{_COLOURS.get(state, 'dim')}]{escape(stage(task, stranded=stranded)[: self._room])}[/]",
         )
 
 
@@ -111,8 +118,8 @@ class Lines:
     def say(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
 
-    def update(self, page: SitePage, task: Resource) -> None:
-        line = stage(task)
+    def update(self, page: SitePage, task: Resource, *, stranded: bool = False) -> None:
+        line = stage(task, stranded=stranded)
         # A count that grows is no change worth a line.
         step = _COUNT.sub("", line) + str(starts(task))
         if self._shown.get(page.path) != step:
@@ -128,9 +135,11 @@ def percent(task: Resource) -> float:
     return float(progress.get("percent") or 0.0)
 
 
-def stage(task: Resource) -> str:
+def stage(task: Resource, *, stranded: bool = False) -> str:
     """A task's state in words: `running, attempt 2: fetching`, `failed: 404 Not Found …`."""
     state = str(task["state"])
+    if stranded:
+        return "held by the dead worker"
     words = state
     if state == "pending" and task.get("reason"):
         words = f"{state} ({task['reason']})"
@@ -171,8 +180,9 @@ def outcome_table(findings: Sequence[Finding]) -> Table:
 
 
 def attempts(task: Resource) -> str:
-    """The number of attempts, and what became of those before the last: `3 (503, 503)`, `2 (lost)`."""
+    """How many, and what became of those before the last and of interrupted ones: `3 (lost, 503)`."""
     earlier = [_attempt(entry) for entry in (task.get("attempts") or ())[: starts(task) - 1]]
+    earlier += [str(stop.get("cause")) for stop in task.get("interruptions") or ()]
     return f"{starts(task)} ({', '.join(earlier)})" if earlier else str(starts(task))
 
 

@@ -49,7 +49,8 @@ class Verdict:
             not finding.lost
             and finding.task is not None
             and finding.task["id"] in self.interrupted
-            and starts(finding.task) > 1
+            # A rescue that costs no attempt is told among the interruptions.
+            and (starts(finding.task) > 1 or bool(finding.task.get("interruptions")))
             for finding in self.findings
         )
 
