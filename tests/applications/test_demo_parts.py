@@ -259,7 +259,7 @@ def test_a_long_note_leaves_the_bars_their_place() -> None:
     out = io.StringIO()
     page = SitePage("/a", Expectation("completed"), note="x" * 300)
     with make_screen(Console(file=out, force_terminal=True, width=80, color_system=None), [page]) as screen:
-        screen.update(page, task(state="failed", error={"message": "y" * 300}))
+        screen.update(page, task(state="running", progress={"percent": 100.0, "message": "y" * 300}))
 
     assert any("━" * 24 in line for line in out.getvalue().splitlines())
 
