@@ -14,6 +14,7 @@ from tests.support.api_server import RunningApi, publish, running_api
 from tests.support.waiting import wait_until
 
 DAY = 24 * 3600
+KEY: Any = {"Idempotency-Key": '"k"'}
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +206,7 @@ class TestRefused:
         assert faults(problem) == {(f"#/{field}", "not-supported-yet")}
 
     def test_so_is_an_idempotency_key(self, api: RunningApi) -> None:
-        problem = refused(api, {"name": "anything"}, **{"Idempotency-Key": '"k"'})
+        problem = refused(api, {"name": "anything"}, **KEY)
         assert problem["code"] == "not-supported-yet"
 
     @pytest.mark.parametrize(
