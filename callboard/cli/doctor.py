@@ -49,14 +49,17 @@ def doctor(repair: bool, as_json: bool) -> None:
         )
     else:
         _show(faults)
-        found = f"{len(faults)} fault{'s' * (len(faults) != 1)} {'mended' if repair else 'found'}"
-        click.echo(
-            f"{checkup.tasks:,} tasks in {len(checkup.queues)} queues: {found if faults else 'all sound'}."
-        )
+        found = f"{_count(len(faults), 'fault')} {'mended' if repair else 'found'}"
+        seen = f"{_count(checkup.tasks, 'task')} in {_count(len(checkup.queues), 'queue')}"
+        click.echo(f"{seen}: {found if faults else 'all sound'}.")
         if faults and not repair:
             click.echo("--repair mends them.", err=True)
     if faults and not repair:
         raise SystemExit(Exit.TASK_FAILED)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _show(faults: list[Fault]) -> None:

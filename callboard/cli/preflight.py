@@ -40,25 +40,38 @@ class Inventory:
     folders: tuple[str, ...]
 
 
-def inspect_modules(environment: Mapping[str, str]) -> Inventory:
-    """What a worker with this environment would find.
+class Preflight:
+    """A look that goes on while its caller does something else; `result` waits for it.
 
-    Raises PreflightFailed, with the traceback of the user's own code as its message.
+    environment: a worker's; what that worker would find is what is told.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", __name__],
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if done.returncode == 0:
-        # What a module prints while it is imported comes before.
-        told = json.loads(done.stdout.splitlines()[-1])
-        return Inventory(tuple(told["queues"]), tuple(told["tasks"]), tuple(told["folders"]))
-    raise PreflightFailed(done.stderr.strip() or f"The modules ended the process ({done.returncode}).")
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+
+    def result(self) -> Inventory:
+        """Raises PreflightFailed, with the traceback of the user's own code as its message."""
+        with self._process as process:
+            try:
+                printed, complaint = process.communicate()
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode == 0:
+            # What a module prints while it is imported comes before.
+            told = json.loads(printed.splitlines()[-1])
+            return Inventory(tuple(told["queues"]), tuple(told["tasks"]), tuple(told["folders"]))
+        raise PreflightFailed(
+            complaint.strip() or f"The modules ended the process that imported them ({process.returncode})."
+        )
 
 
 def _take_stock() -> Inventory:

@@ -10,18 +10,21 @@ import sys
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from types import TracebackType
-from typing import Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from callboard import clock
 from callboard.cli.child import Child, how_it_ended
 from callboard.cli.guard import Guard
 from callboard.cli.ports import free_port
-from callboard.cli.preflight import PLATFORM_QUEUE, Inventory, inspect_modules
+from callboard.cli.preflight import PLATFORM_QUEUE, Inventory, Preflight
 from callboard.cli.serve import service_command
 from callboard.errors import CallboardError, InvalidSetting, Unavailable
 from callboard.settings import Settings, child_environment, load
-from callboard.storage.embedded import EmbeddedServer
+
+if TYPE_CHECKING:
+    from callboard.storage.embedded import EmbeddedServer
 
 SERVICES = ("api", "worker", "scheduler")
 
@@ -124,7 +127,9 @@ class Supervisor:
 
     def check_modules(self) -> None:
         """Look at the modules as they are now. Raises PreflightFailed."""
-        self.inventory = inspect_modules(self._environment({}))
+        preflight = Preflight(self._environment({}))
+        import_module("callboard.storage.embedded")  # slow, and needed next: it fills the wait
+        self.inventory = preflight.result()
 
     def wait(self) -> None:
         """Block until `ask_to_stop`."""
@@ -197,6 +202,8 @@ class Supervisor:
         if self.settings.redis_url is not None:
             self.say("callboard", "uses the Redis that CALLBOARD_REDIS_URL names")
             return
+        from callboard.storage.embedded import EmbeddedServer
+
         always = self.settings.durability == "synced"
         server = EmbeddedServer(self.settings.data_dir, appendfsync="always" if always else "everysec")
         server.start()

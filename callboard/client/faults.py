@@ -51,13 +51,7 @@ def _problems(errors: object) -> tuple[Problem, ...]:
 
 
 def _sentence(title: str, detail: str, problems: Sequence[Problem]) -> str:
-    """One line: the title, the detail, and each fault that the detail does not tell already."""
-    line = f"{title}: {detail}" if detail and detail != title else title
-    faults = [
-        f"{problem.pointer}: {problem.detail}".removeprefix(": ")
-        for problem in problems
-        if problem.detail and problem.detail not in line
-    ]
-    if faults:
-        line = f"{line.rstrip('.')} ({'; '.join(faults)})"
-    return " ".join(line.split())
+    """One line: the title, and the single faults with their places, or else the detail."""
+    faults = [f"{problem.detail} ({problem.pointer})" for problem in problems if problem.detail]
+    told = "; ".join(faults) if faults else detail
+    return " ".join((f"{title}: {told}" if told and told != title else title).split())

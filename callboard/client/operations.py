@@ -108,7 +108,7 @@ def wait(task_id: str, timeout_seconds: float | None = None) -> Exchange[Task]:
     deadline = math.inf if timeout_seconds is None else clock.monotonic() + timeout_seconds
     while True:
         left = deadline - clock.monotonic()
-        poll = min(LONGEST_POLL_SECONDS, math.ceil(left)) if left > 0 else 0
+        poll = math.ceil(min(LONGEST_POLL_SECONDS, left)) if left > 0 else 0
         call = Call(
             "GET",
             _task_path(task_id),

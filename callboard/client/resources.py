@@ -67,12 +67,18 @@ class Interruption(Resource):
 
 
 class Progress(Resource):
-    """How far a body is; `percent` 0 to 100 where there is a total."""
+    """How far a body is, as it told."""
 
     current: float | None = None
     total: float | None = None
-    percent: float | None = None
     message: str | None = None
+
+    @property
+    def percent(self) -> float | None:
+        """0 to 100; None without a total. Computed here, for events carry only what the body told."""
+        if self.current is None or not self.total or self.total < 0:
+            return None
+        return min(100.0, max(0.0, 100 * self.current / self.total))
 
 
 class Task(Resource):
