@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from callboard.clock import rfc3339
+from callboard.events import progress
 from callboard.storage.keys import QueueKeys
 from callboard.storage.operation import Command, Operation
 
@@ -70,8 +70,8 @@ class Event:
         }
         if self.reason:
             data["reason"] = self.reason
-        if self.type == "task.progressed" and self.extra:
-            data["progress"] = json.loads(self.extra)
+        if self.type == "task.progressed" and (told := progress.shown(self.extra)):
+            data["progress"] = told
         return data
 
 

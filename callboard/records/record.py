@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from callboard.clock import rfc3339
+from callboard.events import progress
 from callboard.records import layout
 from callboard.records.state import State
 
@@ -181,7 +182,7 @@ def build(
         max_attempts=None if m.max_attempts < 0 else m.max_attempts,
         attempts=tuple(attempts[-HISTORY_LIMIT:]),
         interruptions=tuple(Interruption(s.at, s.cause, s.worker or None) for s in stops[-HISTORY_LIMIT:]),
-        progress=_progress(m.progress),
+        progress=progress.shown(m.progress),
         priority=m.priority,
         owner=m.owner.decode(),
         fairness_key=m.fairness_key.decode(),
@@ -264,16 +265,3 @@ def _payload(i: layout.Immutable) -> Any:
     if fields.get("args"):
         return {"args": fields["args"], "kwargs": fields["kwargs"]}
     return fields["kwargs"]
-
-
-def _progress(blob: bytes) -> dict[str, Any] | None:
-    if not blob:
-        return None
-    told = _json(blob)
-    if not isinstance(told, dict):
-        return None
-    current, total = told.get("current"), told.get("total")
-    percent = None
-    if isinstance(current, int | float) and isinstance(total, int | float) and total > 0:
-        percent = round(min(100.0, max(0.0, 100 * current / total)), 1)
-    return {"current": current, "total": total, "percent": percent, "message": told.get("message")}
