@@ -1,8 +1,9 @@
 """A Dramatiq program as it was, but for its broker.
 
-callboard up examples/dramatiq_program.py     # a worker of Callboard's, or Dramatiq's own:
-dramatiq examples.dramatiq_program            # with CALLBOARD_REDIS_URL set for both
-python examples/dramatiq_program.py           # sends the messages
+    callboard up examples/dramatiq_program.py     # runs its actors on Callboard's worker
+    python examples/dramatiq_program.py           # sends the messages
+
+Dramatiq's own worker runs them too: `callboard up --no-worker` and `dramatiq examples.dramatiq_program`.
 """
 
 from __future__ import annotations
