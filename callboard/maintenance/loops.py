@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,6 +21,7 @@ from callboard.maintenance.policy import PLATFORM_QUEUE, Policy
 from callboard.maintenance.promoter import Promoter
 from callboard.maintenance.pruner import Pruner
 from callboard.maintenance.rescuer import Rescuer
+from callboard.maintenance.rounds import Rounds, backoff
 from callboard.maintenance.rules import Rules
 from callboard.maintenance.sweeper import Sweeper
 from callboard.maintenance.watch import Watch
@@ -32,8 +32,7 @@ from callboard.storage.operation import Command, Operation
 logger = logging.getLogger(__name__)
 
 _LONGEST_SLEEP_SECONDS = 1.0
-_LONGEST_BACKOFF_SECONDS = 5.0
-_QUEUES_SECONDS = 5.0
+_QUEUES_SECONDS = 2.0
 #: The holder renews in good time; the others look in as often, so that a dead holder is followed within 8 s.
 _LEASE_TURN_SECONDS = lease.LEASE_SECONDS / 2
 
@@ -76,7 +75,7 @@ class Loops:
         connection: shared with the rest of the process.
         holder: this process's id, a worker's where there is one; no spaces.
         policy: the rules; a queue's declaration in the catalog overrides lease and retention.
-        queues: which queues to care for, asked again every 5 s; None: every queue that Redis knows.
+        queues: which queues to care for, asked again every 2 s; None: every queue that Redis knows.
         deliver: delivers outbox items (`courier.Deliver`); without it no courier runs here.
     """
 
@@ -109,71 +108,40 @@ class Loops:
         self._charges: dict[str, _Charge] = {}
         self._queues_due = 0.0
         self._watch_due = 0.0
-        self._outage = 0
         self._nudged: set[str] = set()
-        self._stopping = False
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._ticked = clock.monotonic()
-        #: Rounds so far, failed ones included.
-        self.ticks = 0
+        self._rounds = Rounds("Maintenance", self._round, last=self._release)
 
     def start(self) -> None:
         """Start the thread; from now on Redis is watched."""
-        self._thread = threading.Thread(target=self._run, name="callboard-maintenance", daemon=True)
-        self._thread.start()
+        self._rounds.start()
+
+    def ask_to_stop(self) -> None:
+        """Let the round that runs be the last; does not wait."""
+        self._rounds.ask_to_stop()
 
     def stop(self, timeout: float = 5.0) -> None:
         """End the thread and give the leases up. Returns after `timeout` seconds at the latest."""
-        self._stopping = True
-        self._wake.set()
-        if self._thread is not None:
-            # A thread that waits for a Redis that hangs is left behind: its leases run out by themselves.
-            self._thread.join(timeout)
+        self._rounds.stop(timeout)
 
     def alive(self, within_seconds: float = 60.0) -> bool:
         """Whether the thread has made a round lately; says nothing about Redis."""
-        running = self._thread is not None and self._thread.is_alive()
-        return running and clock.monotonic() - self._ticked < within_seconds
+        return self._rounds.alive(within_seconds)
 
     @property
     def reachable(self) -> bool:
         """Whether the last round found Redis."""
-        return self.ticks > 0 and self._outage == 0
+        return self._rounds.reachable
+
+    @property
+    def ticks(self) -> int:
+        """Rounds so far, failed ones included."""
+        return self._rounds.ticks
 
     def nudge(self, queue: str) -> None:
         """Something was put into `queue`'s outbox: deliver it soon, whoever holds the lease."""
         if self.courier and queue not in self._nudged:
             self._nudged.add(queue)
-            self._wake.set()
-
-    def _run(self) -> None:
-        while not self._stopping:
-            try:
-                pause = self._round()
-            except StoreUnavailable as error:
-                pause = self._out(error)
-            except Exception:
-                logger.exception("A round of maintenance failed; the next one follows.")
-                pause = _LONGEST_SLEEP_SECONDS
-            else:
-                self._back()
-            self.ticks += 1
-            self._ticked = clock.monotonic()
-            self._wake.wait(pause)
-            self._wake.clear()
-        self._release()
-
-    def _out(self, error: StoreUnavailable) -> float:
-        if self._outage == 0:
-            logger.warning("Maintenance pauses: %s", error)
-        self._outage += 1
-        return _backoff(self._outage) * random.uniform(0.5, 1.0)
-
-    def _back(self) -> None:
-        if self._outage:
-            logger.info("Maintenance goes on: Redis answers again.")
-            self._outage = 0
+            self._rounds.wake()
 
     def _round(self) -> float:
         """Do what is due; seconds until there is more. Raises StoreUnavailable when nothing can be done."""
@@ -185,7 +153,7 @@ class Loops:
                 self._step(self.courier, queue, _Charge())
         soonest = clock.monotonic() + _LONGEST_SLEEP_SECONDS
         for queue, charge in self._charges.items():
-            if self._stopping:
+            if self._rounds.stopping:
                 break
             self._observe()
             soonest = min(soonest, self._care_for(queue, charge))
@@ -255,7 +223,7 @@ class Loops:
 
     def _set_aside(self, charge: _Charge) -> float:
         charge.failures += 1
-        charge.not_before = clock.monotonic() + _backoff(charge.failures)
+        charge.not_before = clock.monotonic() + backoff(charge.failures)
         return charge.not_before
 
     def _renew(self, queue: str, charge: _Charge) -> None:
@@ -291,7 +259,3 @@ def known_queues(keys: Keys) -> Operation[list[str]]:
     """The names of all queues that have had a task, sorted."""
     names: Any = yield Command("SMEMBERS", keys.queues)
     return sorted(name.decode() for name in names)
-
-
-def _backoff(failures: int) -> float:
-    return min(_LONGEST_BACKOFF_SECONDS, 0.1 * 2.0 ** min(failures, 16))

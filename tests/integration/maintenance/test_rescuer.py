@@ -235,7 +235,7 @@ def test_an_outage_longer_than_a_lease_costs_nothing(
     assert tasks.size(connection, "q", "running") == 8
     assert all(tasks.record(connection, "q", local).interruptions == () for local, _ in claims)
     if outage == "killed":
-        said = [record.message for record in caplog.records if record.name == "callboard.maintenance.loops"]
+        said = [record.message for record in caplog.records if record.name == "callboard.maintenance.rounds"]
         assert sum("pauses" in line for line in said) == 1
         assert sum("goes on" in line for line in said) == 1
     connection.close()
