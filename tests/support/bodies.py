@@ -7,7 +7,6 @@ import ctypes
 import logging
 import multiprocessing
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -158,6 +157,15 @@ def spin(tidy: bool = True) -> None:
             print("tidied up")
 
 
+@task(queue="slots", name="slots.chatter")
+def chatter() -> None:
+    """Reports without a pause."""
+    number = 0
+    while True:
+        print("x" * 100)
+        progress(number := number + 1)
+
+
 @task(queue="slots", name="slots.sleep")
 def sleep(seconds: float = 60) -> None:
     progress(0)
@@ -218,10 +226,10 @@ async def swallow_async(seconds: float = 60) -> str:
 
 
 @task(queue="slots", name="slots.hold_gil")
-def hold_gil(length: int = 60) -> None:
-    """C code that lets no other Python run, for ages."""
+def hold_gil(length: int = 10**11) -> None:
+    """C code that lets no other Python run and looks at no signal, for ages."""
     progress(0)
-    re.match(r"(a+)+$", "a" * length + "b")
+    sum(range(length))
 
 
 @task(queue="slots", name="slots.die")
@@ -333,6 +341,13 @@ def draw() -> list[float]:
     return [random.random() for _ in range(4)]
 
 
+def _target(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return "the listing itself"
+
+
 @task(queue="slots", name="slots.environment")
 def environment() -> dict[str, Any]:
     import resource
@@ -342,5 +357,5 @@ def environment() -> dict[str, Any]:
         "oom": int(Path("/proc/self/oom_score_adj").read_text()),
         "threads": len(list(Path("/proc/self/task").iterdir())),
         "parent": os.getppid(),
-        "descriptors": sorted(int(entry.name) for entry in Path("/proc/self/fd").iterdir()),
+        "descriptors": {entry: _target(entry) for entry in os.listdir("/proc/self/fd")},
     }

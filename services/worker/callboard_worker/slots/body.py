@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import dramatiq
@@ -237,8 +236,7 @@ def task_error(error: BaseException, *, retryable: bool) -> TaskError:
     except Exception as broken:
         message = f"(its message cannot be read: {type(broken).__name__})"
     try:
-        lines = traceback.format_exception(type(error), error, _of_body(error.__traceback__))
-        trace: str | None = clip_start("".join(lines), TRACEBACK_LIMIT_BYTES)
+        trace: str | None = clip_start(_bodys_traceback(error), TRACEBACK_LIMIT_BYTES)
     except Exception as broken:
         trace = f"(its traceback cannot be shown: {type(broken).__name__})"
     return TaskError(
@@ -270,21 +268,26 @@ def _came_of_stop(error: BaseException) -> bool:
     return False
 
 
-def _of_body(trace: TracebackType | None) -> TracebackType | None:
+def _bodys_traceback(error: BaseException) -> str:
     """The traceback without our frames: those that called the body, and those that raised a stop in it."""
-    links: list[TracebackType] = []
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        ours = code.co_filename.startswith(_OUR_FOLDER)
-        if ours and code.co_name in _CALLERS:
-            links.clear()
-        elif not ours and (links or code.co_filename not in _DRAMATIQ_FILES):
-            links.append(trace)
-        trace = trace.tb_next
-    told: TracebackType | None = None
-    for link in reversed(links):
-        told = TracebackType(told, link.tb_frame, link.tb_lasti, link.tb_lineno)
-    return told
+    told = traceback.TracebackException.from_exception(error)
+    frames = list(told.stack)
+    entered = [index for index, frame in enumerate(frames) if _is_ours(frame) and frame.name in _CALLERS]
+    first = entered[-1] + 1 if entered else 0
+    while first < len(frames) and frames[first].filename in _DRAMATIQ_FILES:
+        first += 1
+    told.stack = traceback.StackSummary.from_list(frames[first:])
+    waiting: list[traceback.TracebackException | None] = [told]
+    while waiting:
+        part = waiting.pop()
+        if part is not None:
+            part.stack = traceback.StackSummary.from_list(f for f in part.stack if not _is_ours(f))
+            waiting += (part.__cause__, part.__context__, *(part.exceptions or ()))
+    return "".join(told.format())
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(_OUR_FOLDER)
 
 
 def _ms_since(started: float) -> int:

@@ -37,6 +37,7 @@ STOP_RECORD = struct.Struct("<QB")
 """What the worker writes into the control pipe before it sends the signal: which task, and why."""
 STOP_CODES: dict[int, Why] = {1: "limit", 2: "cancel"}
 
+_HANDLED = frozenset({signal.SIGINT, signal.SIGTERM, *STOP_SIGNALS})
 _NOTHING = object()
 _ADOPTION_SECONDS = 5.0
 
@@ -64,6 +65,7 @@ class Child:
         self._lock = threading.Lock()
         self._loop: asyncio.Runner | None = None
         self._libc = ctypes.CDLL(None)
+        self._mask = threading.local()
 
     def send(self, *fields: Any) -> None:
         """A frame to the worker. A dead worker is no error here: the kernel ends us in a moment."""
@@ -134,10 +136,19 @@ class Child:
         # As multiprocessing does for its children since 3.12; os._exit, which follows, would skip them.
         atexit._run_exitfuncs()
 
+    def before_fork(self) -> None:
+        """The body forks. A signal for the new process must wait until that has its own dispositions."""
+        self._mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+
+    def after_fork(self) -> None:
+        """In the process that forked."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask.before)
+
     def forsake(self) -> None:
         """In a process that the body forked: it is not ours to speak, nor deaf to signals."""
-        for number in (signal.SIGINT, signal.SIGTERM, *STOP_SIGNALS):
+        for number in _HANDLED:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask.before - STOP_SIGNALS)
         faulthandler.unregister(signal.SIGUSR2)
         if self.host is not None:
             self.host.forsaken = True
@@ -188,8 +199,8 @@ class ChildHost:
 
     def finish(self) -> None:
         """Tell of lines that were dropped."""
-        if (notice := self._budget.notice()) is not None:
-            self._child.send(frame.LOGGED, self.number, "warning", notice)
+        if self._budget.dropped:
+            self._child.send(frame.DROPPED, self.number, self._budget.dropped)
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value: Any = _NOTHING
@@ -278,7 +289,9 @@ def main(lifeline: int, settings: Settings, descriptors: list[int], engines: lis
     connection, control = _settle(lifeline, settings, descriptors)
     child = Child(connection, control)
     _take_signals(child)
-    os.register_at_fork(after_in_child=child.forsake)
+    os.register_at_fork(
+        before=child.before_fork, after_in_parent=child.after_fork, after_in_child=child.forsake
+    )
     _take_logging()
     faulthandler.enable(2)
     faulthandler.register(signal.SIGUSR2, file=2, all_threads=True)
@@ -330,7 +343,9 @@ def _await_adoption(worker_pid: int) -> None:
 
 def _hang_on(lifeline: int) -> None:
     """Die when the worker's end of the lifeline closes."""
-    if not kernel.kill_on_hangup(lifeline):
+    if kernel.kill_on_hangup(lifeline) is not None:
+        os.close(lifeline)
+    else:
         threading.Thread(target=_watch_lifeline, args=(lifeline,), name="lifeline", daemon=True).start()
 
 

@@ -25,7 +25,8 @@ READY: Final = 21
 UNREADY: Final = 22  # why: str
 LOGGED: Final = 23  # number, level, text
 PROGRESSED: Final = 24  # number, blob
-DONE: Final = 25  # number, outcome
+DROPPED: Final = 25  # number, count of lines
+DONE: Final = 26  # number, outcome
 
 # Below the size from which malloc asks the kernel for every buffer.
 _RECEIVE_BYTES = 64 * 1024

@@ -46,24 +46,25 @@ def die_with_parent(parent: int) -> bool:
     return os.getppid() == parent
 
 
-def kill_on_hangup(lifeline: int) -> bool:
+def kill_on_hangup(lifeline: int) -> int | None:
     """Have the kernel kill this process group once nobody holds the other end of the pipe `lifeline`.
 
     Works while C code holds the GIL, needs no thread (a second thread would make every fork in a body
-    a warning from Python 3.12 on), and takes grandchildren along. False where the kernel cannot.
+    a warning from Python 3.12 on), and takes grandchildren along. Returns the descriptor that holds
+    while it is open, None where the kernel cannot.
     """
     set_signal = getattr(fcntl, "F_SETSIG", None)
     if not LINUX or set_signal is None:
-        return False
+        return None
     try:
-        # An open file of our own, kept for good: whom the kernel signals is a property of the open file.
+        # An open file of our own: whom the kernel signals is a property of the open file.
         own = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         fcntl.fcntl(own, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(own, set_signal, signal.SIGKILL)
         fcntl.fcntl(own, fcntl.F_SETFL, fcntl.fcntl(own, fcntl.F_GETFL) | os.O_ASYNC)
     except OSError:
-        return False
-    return True
+        return None
+    return own
 
 
 def prefer_for_oom() -> None:

@@ -27,7 +27,7 @@ def main(connection_descriptor: int, lifeline: int) -> None:
     connection = socket.socket(fileno=connection_descriptor)
     os.set_inheritable(lifeline, False)
     connection.set_inheritable(False)
-    kernel.kill_on_hangup(lifeline)
+    own_end = kernel.kill_on_hangup(lifeline)
     # The terminal's Ctrl-C is for the worker, which then closes the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The worker may block more than that; programs that a body starts would inherit it.
@@ -44,7 +44,8 @@ def main(connection_descriptor: int, lifeline: int) -> None:
                 connection.sendall(_prepare(message[1], engines))
             elif message[0] == frame.FORK:
                 settings = child.Settings(**message[1])
-                connection.sendall(_fork(connection, lifeline, settings, descriptors, engines))
+                inherited = [connection.fileno()] + ([] if own_end is None else [own_end])
+                connection.sendall(_fork(inherited, lifeline, settings, descriptors, engines))
                 for descriptor in descriptors:
                     os.close(descriptor)
                 descriptors = []
@@ -66,7 +67,7 @@ def _prepare(settings: dict[str, Any], engines: list[Any]) -> bytes:
 
 
 def _fork(
-    connection: socket.socket,
+    inherited: list[int],
     lifeline: int,
     settings: child.Settings,
     descriptors: list[int],
@@ -78,7 +79,8 @@ def _fork(
     except OSError as error:
         return frame.pack(frame.REFUSED, f"No process can be forked: {error}")
     if pid == 0:
-        connection.close()
+        for descriptor in inherited:
+            os.close(descriptor)
         _become_child(lifeline, settings, descriptors, engines)
     return frame.pack(frame.FORKED, pid)
 

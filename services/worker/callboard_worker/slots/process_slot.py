@@ -124,7 +124,7 @@ class ProcessSlot:
                     problem = str(message[1])
                 elif message[0] == frame.DONE:
                     self._conclude(child, message, most)
-                elif message[0] in (frame.LOGGED, frame.PROGRESSED):
+                elif message[0] in (frame.LOGGED, frame.PROGRESSED, frame.DROPPED):
                     self._report(message, batch)
             if not self._holds(child):
                 break
@@ -156,6 +156,8 @@ class ProcessSlot:
             return
         if message[0] == frame.LOGGED:
             stint.log(message[2], message[3])
+        elif message[0] == frame.DROPPED:
+            stint.drop(message[2])
         elif message is next(m for m in reversed(batch) if m[0] == frame.PROGRESSED):
             # Of reports that came together only the last one counts.
             stint.progress(message[2])

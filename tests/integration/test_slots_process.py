@@ -1,0 +1,471 @@
+"""Process slots, with real children: bodies, their output, their recycling and what they inherit."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from callboard.catalog.loading import ModuleFailed
+from callboard_worker.slots import kernel
+from callboard_worker.slots.process import ProcessSlots
+from callboard_worker.slots.slot import Assignment, Outcome
+from tests.support.recording import Recorder, assignment, run
+from tests.support.waiting import wait_until
+
+MakeSlots = Callable[..., ProcessSlots]
+BODIES = "tests.support.bodies"
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def make(recorder: Recorder) -> Iterator[MakeSlots]:
+    groups: list[ProcessSlots] = []
+
+    def make(capacity: int = 2, **options: Any) -> ProcessSlots:
+        group = ProcessSlots(capacity, recorder, **{"modules": [BODIES], "grace_seconds": 0.5, **options})
+        groups.append(group)
+        group.start()
+        return group
+
+    yield make
+    for group in groups:
+        group.close(5)
+
+
+def result(outcome: Outcome) -> Any:
+    assert outcome.kind == "completed", outcome
+    return json.loads(outcome.result or b"")
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_warm_child_runs_task_after_task(make: MakeSlots, recorder: Recorder) -> None:
+    group = make()
+    wait_until(group.ready, description="a slot that is up")
+    first = result(run(group, recorder, assignment("slots.who")))
+    again = assignment("slots.who", attempt=4)
+    second = result(run(group, recorder, again))
+    assert first["pid"] == second["pid"] == group.pids["process-0"]
+    assert first["pid"] != os.getpid()
+    assert (second["id"], second["last"], second["owner"]) == (again.task_id, True, "team-a")
+    # Its hooks ran once, before its first task.
+    assert second["started"] == ["started"]
+
+
+def test_children_are_made_when_they_are_first_used(make: MakeSlots, recorder: Recorder) -> None:
+    group = make(3)
+    wait_until(group.ready, description="a slot that is up")
+    assert list(group.pids) == ["process-0"]
+    both = [assignment("slots.sleep", {"seconds": 0.2}) for _ in range(2)]
+    for given in both:
+        group.run(given)
+    for given in both:
+        assert recorder.outcome(given).kind == "completed"
+    assert sorted(group.pids) == ["process-0", "process-1"]
+    # One at a time keeps to a child that is warm.
+    for _ in range(5):
+        run(group, recorder, assignment("slots.who"))
+    assert sorted(group.pids) == ["process-0", "process-1"]
+
+
+def test_never_more_than_there_are_slots(make: MakeSlots, recorder: Recorder) -> None:
+    group = make(1)
+    given = assignment("slots.sleep")
+    group.run(given)
+    with pytest.raises(ValueError, match="1 process slots"):
+        group.run(assignment("slots.who"))
+    recorder.await_progress(given)
+    group.stop(given.task_id, "terminate")
+    recorder.outcome(given)
+    run(group, recorder, assignment("slots.who"))
+
+
+def test_a_slot_may_be_filled_from_its_own_report(make: MakeSlots) -> None:
+    left = [assignment("slots.add", {"left": number}) for number in range(30)]
+    wanted = list(left)
+
+    class Chain(Recorder):
+        def finished(self, slot: str, assignment: Assignment, outcome: Outcome) -> None:
+            super().finished(slot, assignment, outcome)
+            if left:
+                group.run(left.pop())
+
+    chain = Chain()
+    # A child for every other task: the chain goes on over their changes.
+    group = ProcessSlots(1, chain, modules=[BODIES], tasks_per_child=2)
+    group.start()
+    try:
+        group.run(left.pop())
+        for given in wanted:
+            assert chain.outcome(given).kind == "completed"
+    finally:
+        group.close(5)
+
+
+def test_async_bodies_share_the_childs_loop(make: MakeSlots, recorder: Recorder) -> None:
+    group = make(1)
+    for number in range(3):
+        assert result(run(group, recorder, assignment("slots.add_async", {"left": number}))) == number + 1
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "error_type", "retryable"),
+    [
+        ("anyhow", "failed", "ValueError", True),
+        ("permanent", "failed", "Unreachable", False),
+        ("discard", "failed", "Discard", False),
+        ("exit", "failed", "SystemExit", True),
+        ("retry", "retry", "Retry", True),
+    ],
+)
+def test_a_bodys_error_is_text_by_then(
+    make: MakeSlots, recorder: Recorder, how: str, kind: str, error_type: str, retryable: bool
+) -> None:
+    outcome = run(make(1), recorder, assignment("slots.fail", {"how": how}))
+    assert outcome.kind == kind
+    assert outcome.error is not None
+    assert (outcome.error.type, outcome.error.retryable) == (error_type, retryable)
+    frames = [line for line in (outcome.error.traceback or "").splitlines() if line.startswith("  File")]
+    assert len(frames) == 1
+    assert "bodies.py" in frames[0]
+
+
+def test_a_result_over_the_limit_is_a_failure_for_good(make: MakeSlots, recorder: Recorder) -> None:
+    group = make(1)
+    too_large = run(group, recorder, assignment("slots.give", {"what": "large"}))
+    assert too_large.error is not None
+    assert not too_large.error.retryable
+    assert "1,048,576" in too_large.error.message
+    largest = run(group, recorder, assignment("slots.give", {"what": "largest"}))
+    assert len(largest.result or b"") == 1024 * 1024
+
+
+def test_a_payload_larger_than_the_sockets_buffer_arrives(make: MakeSlots, recorder: Recorder) -> None:
+    group = make(1)
+    for length in (300_000, 1_048_000, 4_000_000):
+        given = assignment("slots.measure", {"text": "x" * length})
+        assert result(run(group, recorder, given)) == length
+
+
+def test_a_child_that_does_not_take_its_task_is_killed(
+    make: MakeSlots, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("callboard_worker.slots.handle.SEND_SECONDS", 0.2)
+    group = make(1)
+    wait_until(group.ready, description="a slot that is up")
+    os.kill(group.pids["process-0"], signal.SIGSTOP)
+    given = assignment("slots.measure", {"text": "x" * 2_000_000})
+    outcome = run(group, recorder, given)
+    assert outcome.kind == "crashed"
+    assert outcome.error is not None
+    assert "did not take its task" in outcome.error.message
+    assert result(run(group, recorder, assignment("slots.measure", {"text": "abc"}))) == 3
+
+
+def test_records_prints_and_progress_come_in_their_order(make: MakeSlots, recorder: Recorder) -> None:
+    level = logging.getLogger().level
+    logging.getLogger().setLevel("INFO")
+    try:
+        group = make(1)
+    finally:
+        logging.getLogger().setLevel(level)
+    given = assignment("slots.talk")
+    run(group, recorder, given)
+    assert recorder.lines(given) == [
+        ("warning", "a record 1"),
+        ("info", "a print"),
+        ("warning", "on stderr"),
+        ("info", "by the task's logger"),
+        ("info", "no line end"),
+    ]
+    assert recorder.progresses(given) == [{"current": 1, "total": 2, "message": "half"}]
+    assert recorder.told[-1] == ("finished", given.task_id, "completed")
+
+
+def test_output_past_python_is_in_the_log_before_the_end(make: MakeSlots, recorder: Recorder) -> None:
+    group = make(1)
+    given = assignment("slots.mutter")
+    run(group, recorder, given)
+    lines = recorder.lines(given)
+    assert {("info", "by os.write"), ("info", "by echo"), ("info", "by C")} <= set(lines)
+    [cut] = [text for level, text in lines if level == "warning"]
+    assert len(cut.encode()) == 8 * 1024
+    assert cut.endswith("…")
+    assert recorder.told[-1][0] == "finished"
+
+
+def test_forty_megabytes_of_output_are_cut_counted_and_harm_nobody(
+    make: MakeSlots, recorder: Recorder
+) -> None:
+    group = make(2)
+    given = assignment("slots.shout_raw", {"megabytes": 40})
+    group.run(given)
+    # Meanwhile another child is served.
+    assert result(run(group, recorder, assignment("slots.add", {"left": 1}))) == 2
+    assert recorder.outcome(given).kind == "completed"
+    texts = recorder.texts(given)
+    assert len(texts) <= 1001
+    assert f"{40 * 1024 - (len(texts) - 1)} more log lines were dropped" in texts[-1]
+    many = assignment("slots.shout", {"lines": 3000})
+    run(group, recorder, many)
+    assert len(recorder.texts(many)) == 1001
+    assert recorder.texts(many)[-1].startswith("2000 more log lines were dropped")
+
+
+def test_a_child_is_replaced_after_its_tasks_not_all_at_once(
+    make: MakeSlots, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BODIES_HOOK_FOLDER", str(tmp_path))
+    group = make(1, tasks_per_child=20)
+    pids = [result(run(group, recorder, assignment("slots.who")))["pid"] for _ in range(100)]
+    lives = [pids.count(pid) for pid in dict.fromkeys(pids)]
+    assert len(lives) >= 4
+    assert all(18 <= life <= 22 for life in lives[:-1])
+    # Each that was replaced has run its hooks and is gone.
+    former = list(dict.fromkeys(pids))[:-1]
+    wait_until(lambda: all((tmp_path / f"stop-{pid}").exists() for pid in former), description="the hooks")
+    wait_until(lambda: not any(alive(pid) for pid in former), description="their end")
+    spread = {group.tasks_of_a_child() for _ in range(200)}
+    assert min(spread) >= 18
+    assert max(spread) <= 22
+    assert len(spread) > 1
+
+
+def test_many_short_lived_children_leave_no_descriptor_and_no_zombie(
+    make: MakeSlots, recorder: Recorder
+) -> None:
+    group = make(1, tasks_per_child=1)
+    for _ in range(3):
+        run(group, recorder, assignment("slots.who"))
+
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    def zombies() -> list[str]:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        return [pid for pid in children if not alive(int(pid))]
+
+    before = descriptors()
+    for _ in range(40):
+        run(group, recorder, assignment("slots.who"))
+    wait_until(lambda: descriptors() <= before + 8, description="closed descriptors")
+    wait_until(lambda: not zombies(), description="no zombies")
+
+
+def test_children_live_in_a_session_of_their_own_and_ignore_the_terminal(
+    make: MakeSlots, recorder: Recorder
+) -> None:
+    group = make(1)
+    assert result(run(group, recorder, assignment("slots.signals"))) == {"session": True, "group": True}
+    pid = group.pids["process-0"]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, number)
+    assert result(run(group, recorder, assignment("slots.who")))["pid"] == pid
+
+
+def test_a_body_may_have_programs_and_processes_of_its_own(make: MakeSlots, recorder: Recorder) -> None:
+    """What we do to our children's signals must not reach theirs."""
+    given = assignment("slots.use_programs")
+    ends = result(run(make(1), recorder, given))
+    assert ends == {"program": -signal.SIGTERM, "process": -signal.SIGTERM, "threads": 1}
+    assert "printed by a forked process" in recorder.texts(given)
+    assert "from a forked process" in recorder.texts(given)
+
+
+def test_a_copy_that_comes_home_from_a_fork_speaks_for_nobody(make: MakeSlots, recorder: Recorder) -> None:
+    group = make(1)
+    given = assignment("slots.fork_home")
+    assert result(run(group, recorder, given)) == group.pids["process-0"]
+    assert result(run(group, recorder, assignment("slots.add", {"left": 1}))) == 2
+    assert len(recorder.outcomes[given.task_id]) == 1
+
+
+def test_a_child_has_nothing_that_is_not_its_own(make: MakeSlots, recorder: Recorder) -> None:
+    group = make(2)
+    facts = result(run(group, recorder, assignment("slots.environment")))
+    # One thread: from Python 3.12 on each fork in a body would warn of any other.
+    assert facts["threads"] == 1
+    assert facts["parent"] == os.getpid()
+    assert facts["oom"] > int(Path("/proc/self/oom_score_adj").read_text())
+    # stdin, stdout, stderr, connection, control, lifeline, and the one that lists them.
+    assert len(facts["descriptors"]) == 7, facts["descriptors"]
+
+
+def test_random_numbers_are_not_the_siblings(make: MakeSlots, recorder: Recorder) -> None:
+    group = make(1, tasks_per_child=1)
+    first, second = (result(run(group, recorder, assignment("slots.random"))) for _ in range(2))
+    assert first != second
+
+
+def test_closing_runs_hooks_waits_for_bodies_and_kills_the_rest(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BODIES_HOOK_FOLDER", str(tmp_path))
+    group = ProcessSlots(3, recorder, modules=[BODIES])
+    group.start()
+    wait_until(group.ready, description="a slot that is up")
+    run(group, recorder, assignment("slots.who"))
+    short, long = assignment("slots.sleep", {"seconds": 0.4}), assignment("slots.hold_gil")
+    group.run(short)
+    group.run(long)
+    recorder.await_progress(short)
+    recorder.await_progress(long)
+    pids = dict(group.pids)
+    group.close(1.0)
+    assert recorder.outcome(short).kind == "completed"
+    assert recorder.outcome(long).kind == "lost"
+    assert not any(alive(pid) for pid in pids.values())
+    assert len(list(tmp_path.glob("stop-*"))) == 1
+    assert not group.ready()
+    with pytest.raises(ValueError, match="closed"):
+        group.run(assignment("slots.who"))
+    group.close(1.0)
+    assert not [thread.name for thread in threading.enumerate() if "slot" in thread.name]
+
+
+def test_closing_before_a_child_is_up_hands_its_task_back(recorder: Recorder) -> None:
+    group = ProcessSlots(4, recorder, modules=[BODIES])
+    group.start()
+    waiting = [assignment("slots.sleep") for _ in range(4)]
+    for given in waiting:
+        group.run(given)
+    group.close(0)
+    assert {recorder.outcome(given).kind for given in waiting} == {"lost"}
+
+
+def test_a_module_that_cannot_be_imported_stops_the_start_with_its_own_traceback(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    (tmp_path / "broken_tasks.py").write_text("def helper():\n    return 1 / 0\n\nhelper()\n")
+    group = ProcessSlots(1, recorder, modules=[str(tmp_path / "broken_tasks.py")])
+    with pytest.raises(ModuleFailed) as failed:
+        group.start()
+    text = str(failed.value)
+    assert "ZeroDivisionError" in text
+    assert "broken_tasks.py" in text
+    assert "line 2, in helper" in text
+    for ours in ("nursery.py", "forkserver.py", "importlib"):
+        assert ours not in text
+    assert not group.ready()
+    group.close(1)
+
+
+def test_modules_that_start_threads_are_named_and_left_to_the_children(
+    make: MakeSlots, recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Given a module whose import leaves a thread running
+    When slots start with it
+    I expect the thread named, no fork from that process, and bodies that run nevertheless.
+    """
+    (tmp_path / "threaded_tasks.py").write_text(
+        "import threading\n"
+        "from callboard import task\n"
+        "threading.Thread(target=threading.Event().wait, name='exporter', daemon=True).start()\n"
+        "@task(queue='slots', name='slots.threaded')\n"
+        "def threaded() -> int:\n"
+        "    return threading.active_count()\n"
+    )
+    group = make(1, modules=[str(tmp_path / "threaded_tasks.py")])
+    assert "exporter" in caplog.text
+    assert "threaded_tasks.py" in caplog.text
+    assert result(run(group, recorder, assignment("slots.threaded"))) == 2
+
+
+def test_a_start_hook_that_fails_gives_the_task_back_unspent(
+    make: MakeSlots, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("callboard_worker.slots.process_slot._PATIENT_STARTS", 1)
+    (tmp_path / "hooked_tasks.py").write_text(
+        "from callboard import on_child_start, task\n"
+        "@on_child_start\n"
+        "def connect():\n"
+        "    raise ConnectionError('no database')\n"
+        "@task(queue='slots', name='slots.hooked')\n"
+        "def hooked() -> None: ...\n"
+    )
+    group = make(1, modules=[str(tmp_path / "hooked_tasks.py")])
+    given = assignment("slots.hooked")
+    outcome = run(group, recorder, given)
+    assert (outcome.kind, outcome.counts) == ("retry", False)
+    assert (outcome.retry_after_ms or 0) > 0
+    assert "no database" in recorder.texts(given)[0]
+    assert not group.ready()
+
+
+def test_database_engines_are_disposed_in_each_child(
+    make: MakeSlots, recorder: Recorder, tmp_path: Path
+) -> None:
+    """A stand-in for SQLAlchemy, which the library does not need: the same module and class names."""
+    package = tmp_path / "sqlalchemy"
+    (package / "engine").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "engine" / "__init__.py").write_text(
+        "class Engine:\n"
+        "    disposed = []\n"
+        "    def dispose(self, close=True):\n"
+        "        self.disposed = [*self.disposed, close]\n"
+    )
+    (tmp_path / "database_tasks.py").write_text(
+        "from callboard import task\n"
+        "from sqlalchemy.engine import Engine\n"
+        "engine = Engine()\n"
+        "@task(queue='slots', name='slots.database')\n"
+        "def database() -> list:\n"
+        "    return engine.disposed\n"
+    )
+    group = make(1, modules=[str(tmp_path / "database_tasks.py")])
+    assert result(run(group, recorder, assignment("slots.database"))) == [False]
+
+
+def test_an_actor_of_dramatiq_runs_in_a_child(make: MakeSlots, recorder: Recorder, tmp_path: Path) -> None:
+    (tmp_path / "actor_tasks.py").write_text(
+        "import dramatiq\n"
+        "from dramatiq.brokers.stub import StubBroker\n"
+        "from dramatiq.middleware import CurrentMessage\n"
+        "dramatiq.set_broker(StubBroker())\n"
+        "@dramatiq.actor\n"
+        "async def double(number):\n"
+        "    return [number * 2, CurrentMessage.get_current_message().message_id]\n"
+    )
+    group = make(1, modules=[str(tmp_path / "actor_tasks.py")])
+    message = {
+        "queue_name": "default",
+        "actor_name": "double",
+        "args": [21],
+        "kwargs": {},
+        "options": {},
+        "message_id": "m-1",
+        "message_timestamp": 0,
+    }
+    outcome = run(group, recorder, assignment("double", message=json.dumps(message).encode()))
+    assert outcome.value == [42, "m-1"]
+
+
+def test_without_adoption_children_still_run_and_die(
+    make: MakeSlots, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the kernel does not let us adopt (not Linux), the forkserver is the parent; statuses are lost."""
+    monkeypatch.setattr(kernel, "adopt_orphans", lambda: False)
+    group = make(1)
+    assert result(run(group, recorder, assignment("slots.add", {"left": 1}))) == 2
+    outcome = run(group, recorder, assignment("slots.die", {"how": "segfault"}))
+    assert outcome.kind == "crashed"
+    assert result(run(group, recorder, assignment("slots.add", {"left": 2}))) == 3
