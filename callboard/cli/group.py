@@ -30,6 +30,9 @@ COMMANDS = {
 }
 
 
+_WHERE = " Is it running (`callboard up`)? CALLBOARD_URL says where it is."
+
+
 class Root(click.Group):
     """The group `callboard`: commands loaded when used, errors told in one line."""
 
@@ -43,6 +46,15 @@ class Root(click.Group):
         module, _, name = home.partition(":")
         command: click.Command = getattr(import_module(module), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Before click sees it: a reader that goes away (`head`) is no failure of ours, which 1 would say."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # The interpreter's last flush must not complain of it again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(Exit.CLOSED_PIPE) from None
 
     def main(
         self,
@@ -69,12 +81,9 @@ class Root(click.Group):
         except (click.Abort, KeyboardInterrupt):
             code = Exit.INTERRUPTED
         except CallboardError as error:
-            complain(str(error))
+            hint = _WHERE if error.code == "unreachable" else ""
+            complain(f"{error}{hint}")
             code = exit_of(error)
-        except BrokenPipeError:
-            # The reader (`head`) has gone; the interpreter's last flush must not complain of it again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = Exit.CLOSED_PIPE
         except Exception as error:
             code = Exit.BUG
             _confess(error)

@@ -15,8 +15,8 @@ import click
 from callboard import clock
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
-_NUMBER = re.compile(r"\d+(\.\d+)?")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])", re.ASCII)
+_NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 
 
 class Duration(click.ParamType[float]):
@@ -63,7 +63,7 @@ class Attempts(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if value == "endless" or (isinstance(value, int) and value >= 0):
             return 0 if value == "endless" else value
-        if not str(value).isdigit() or int(value) < 1:
+        if not str(value).isascii() or not str(value).isdigit() or int(value) < 1:
             self.fail(f"{value!r} is no number of attempts: 1 or more, or `endless`.", param, ctx)
         return int(value)
 

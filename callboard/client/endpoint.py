@@ -59,5 +59,7 @@ class Endpoint:
         unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
         cause = str(error) or type(error).__name__
         return Fault(
-            f"No answer from {self.url}: {cause}", not unsent, idle=isinstance(error, httpx.ReadTimeout)
+            f"No answer from {self.url}: {cause.rstrip('.')}.",
+            not unsent,
+            idle=isinstance(error, httpx.ReadTimeout),
         )
