@@ -50,11 +50,12 @@ def definitions(broker: CallboardBroker) -> dict[str, Definition]:
             raise InvalidDeclaration(
                 f"{name!r} names both a task ({found[name].contract.place}) and a Dramatiq actor."
             )
-        found[name] = _of_actor(actor, broker)
+        found[name] = of_actor(actor, broker)
     return found
 
 
-def _of_actor(actor: dramatiq.Actor[Any, Any], broker: CallboardBroker) -> Definition:
+def of_actor(actor: dramatiq.Actor[Any, Any], broker: CallboardBroker) -> Definition:
+    """What an actor comes to here: its queue, its limits, its final exceptions."""
     contract = contract_of(
         actor.fn,
         name=actor.actor_name,
@@ -67,9 +68,10 @@ def _of_actor(actor: dramatiq.Actor[Any, Any], broker: CallboardBroker) -> Defin
     return Definition(contract, True, None if soft is None else int(soft), actor.options.get("throws"))
 
 
-def limits(definition: Definition, options: Mapping[str, Any] | None = None) -> tuple[int | None, int | None]:
+def limits(
+    definition: Definition, terms: Terms, options: Mapping[str, Any] | None = None
+) -> tuple[int | None, int | None]:
     """Soft and hard limit in ms; of an actor, its `time_limit` option and a minute more."""
-    terms = definition.terms
     if not definition.actor:
         return terms.soft_limit_ms, terms.hard_limit_ms
     soft = (options or {}).get("time_limit", definition.soft_limit_ms)

@@ -73,9 +73,10 @@ class Dispatcher:
             lane = self.lanes[name]
             for held in claimed:
                 # Mixed priorities: nothing is held beyond the slots for the next thousand tasks.
-                ours = held.definition.terms.priority
-                lane.mixed = 1000 if ours != lane.priority else max(0, lane.mixed - 1)
-                lane.priority = ours
+                if held.priority != lane.priority:
+                    lane.mixed, lane.priority = 1000, held.priority
+                elif lane.mixed:
+                    lane.mixed -= 1
                 lane.backlog.append(held)
             self._fill()
 

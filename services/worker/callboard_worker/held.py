@@ -25,6 +25,7 @@ class Held:
     definition: Definition
     assignment: Assignment
     message: HeldMessage | None = None
+    priority: int = 5
     running: bool = False
     started_ms: int = 0
     wait_ms: int | None = None

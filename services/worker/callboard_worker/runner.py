@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from dramatiq import DecodeError
+from prometheus_client import Counter, Histogram
 
 import callboard
 from callboard import clock
@@ -85,6 +86,7 @@ class Runner(Listener):
         self._draining = False
         self._hook_pool = ThreadPoolExecutor(_HOOK_THREADS, "hooks")
         self._groups: dict[str, SlotGroup] = {}
+        self._meters: dict[tuple[str, str, str], tuple[Counter, Histogram, Histogram]] = {}
         shared = Pool(slots)
         lanes: dict[str, Lane] = {}
         for name, queue in queues.items():
@@ -208,7 +210,8 @@ class Runner(Listener):
             ending = turn.failed(claim.local, claim.token, outcome="failed", reason="permanent", error=told)
             self._end_unheld(queue, claim, ending)
             return None
-        soft, hard = limits(definition, held_message.options if held_message else None)
+        terms = definition.terms
+        soft, hard = limits(definition, terms, held_message.options if held_message else None)
         assignment = Assignment(
             task_id=f"{queue}_{claim.local}",
             name=name,
@@ -221,10 +224,12 @@ class Runner(Listener):
             message=held_message.encode() if held_message and record.options else body_.message or None,
             soft_limit_ms=soft,
             hard_limit_ms=hard,
-            memory_limit_bytes=definition.terms.memory_limit_bytes,
+            memory_limit_bytes=terms.memory_limit_bytes,
         )
         wait_ms = record.wait if record.attempt == 1 else None
-        return Held(claim, queue, definition, assignment, held_message, wait_ms=wait_ms)
+        return Held(
+            claim, queue, definition, assignment, held_message, priority=record.priority, wait_ms=wait_ms
+        )
 
     def _end_unheld(self, queue: str, claim: Claim, ending: Ending) -> None:
         """The end of a claim that never becomes an assignment."""
@@ -316,11 +321,19 @@ class Runner(Listener):
         self.pump.done(held.queue, Finished(ending, held))
 
     def _measure(self, held: Held, outcome: Outcome) -> None:
-        name, queue = held.assignment.name, held.queue
-        self.metrics.tasks_finished.labels(queue, name, outcome.kind).inc()
-        self.metrics.task_run_seconds.labels(queue).observe(outcome.run_ms / 1000)
+        key = (held.queue, held.assignment.name, outcome.kind)
+        meters = self._meters.get(key)
+        if meters is None:
+            # The lookup of a labelled metric costs more than its update.
+            meters = self._meters[key] = (
+                self.metrics.tasks_finished.labels(*key),
+                self.metrics.task_run_seconds.labels(held.queue),
+                self.metrics.task_wait_seconds.labels(held.queue),
+            )
+        meters[0].inc()
+        meters[1].observe(outcome.run_ms / 1000)
         if held.wait_ms is not None and held.wait_ms >= 0:
-            self.metrics.task_wait_seconds.labels(queue).observe(held.wait_ms / 1000)
+            meters[2].observe(held.wait_ms / 1000)
 
     # Stops.
 
