@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from callboard.catalog.backoff import exponential as exponential
     from callboard.catalog.contract import Contract as Contract
     from callboard.catalog.queue import Queue as Queue
+    from callboard.catalog.schedule import Schedule as Schedule
     from callboard.context import Cancelled as Cancelled
     from callboard.context import Discard as Discard
     from callboard.context import Retry as Retry
@@ -52,6 +53,7 @@ _HOMES = {
     "Discard": "context",
     "Queue": "catalog.queue",
     "Retry": "context",
+    "Schedule": "catalog.schedule",
     "SoftLimitExceeded": "context",
     "TaskFailed": "errors",
     "TaskHandle": "handle",

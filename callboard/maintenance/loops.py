@@ -155,6 +155,7 @@ class Loops:
         for queue, charge in self._charges.items():
             if self._rounds.stopping:
                 break
+            self._rounds.beat()
             self._observe()
             soonest = min(soonest, self._care_for(queue, charge))
         soonest = min(soonest, self._watch_due)

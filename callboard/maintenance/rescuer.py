@@ -80,14 +80,20 @@ class Rescuer:
             return Rescued()
         dead = {worker for worker, lives in alive.items() if not lives}
         states = connection.run(rescue(keys, queue, ripe, dead, policy.losses))
+        became: dict[str, Counter[str]] = {}
         for lease, state in zip(ripe, states, strict=True):
             if state:
-                cause = "vanished" if lease.worker in dead else "did not renew its lease"
-                logger.warning(
-                    "Rescued %s_%s from worker %s, which %s: now %s.",
-                    queue, lease.id, lease.worker or "unknown", cause, state,
-                )  # fmt: skip
-        return Rescued(Counter(state for state in states if state))
+                became.setdefault(lease.worker, Counter())[state] += 1
+                logger.debug("Rescued %s_%s: %s.", queue, lease.id, state)
+        for worker, counts in became.items():
+            logger.warning(
+                "Rescued tasks of queue %s from worker %s, which %s: %s.",
+                queue,
+                worker or "unknown",
+                "vanished" if worker in dead else "did not renew their leases",
+                ", ".join(f"{count} {state}" for state, count in sorted(counts.items())),
+            )
+        return Rescued(sum(became.values(), Counter()))
 
 
 def read_expired(keys: Keys, queue: str, limit: int = STEP) -> Operation[list[Expired]]:

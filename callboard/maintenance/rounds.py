@@ -53,6 +53,10 @@ class Rounds:
         """Begin the next round now."""
         self._wake.set()
 
+    def beat(self) -> None:
+        """Say from within a long round that it goes on."""
+        self._ticked = clock.monotonic()
+
     def ask_to_stop(self) -> None:
         """Let the round that runs be the last; does not wait."""
         self.stopping = True

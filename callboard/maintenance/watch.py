@@ -110,13 +110,18 @@ def _stepped(before: Answer, after: Answer) -> bool:
 def _ask() -> Operation[dict[str, Answer | None]]:
     replies: dict[str, Any] = yield Everywhere("INFO", "server")
     at = clock.monotonic()
-    return {node: _answer(reply, at) for node, reply in replies.items()}
+    times: dict[str, Any] = {}
+    if not all("server_time_usec" in info for info in replies.values() if isinstance(info, dict)):
+        times = yield Everywhere("TIME")  # some managed Redis shows a short INFO
+        at = clock.monotonic()
+    return {node: _answer(info, times.get(node), at) for node, info in replies.items()}
 
 
-def _answer(info: Any, at: float) -> Answer | None:
-    if isinstance(info, CallboardError):
+def _answer(info: Any, time: Any, at: float) -> Answer | None:
+    if isinstance(info, CallboardError) or isinstance(time, CallboardError):
         return None
-    return Answer(str(info["run_id"]), int(info["server_time_usec"]) / 1e6, at)
+    seconds = int(info["server_time_usec"]) / 1e6 if time is None else time[0] + time[1] / 1e6
+    return Answer(str(info.get("run_id", "")), seconds, at)
 
 
 def _home(prefix: str) -> Operation[str]:

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callboard import clock
+from callboard.errors import StoreUnavailable
 from callboard.maintenance.watch import Answer, Watch
+from callboard.storage.operation import Everywhere, Operation
 
 LEASE = 20.0
 
@@ -129,3 +131,39 @@ def test_it_is_never_steady_over_a_gap(pauses: list[float]) -> None:
                 assert before or recent[0] == at - LEASE, "less than a lease has been seen"
                 line = [*before[-1:], *recent]
                 assert all(b - a <= LEASE / 4 for a, b in pairwise(line))
+
+
+class Reply:
+    """A connection to nodes that answer so."""
+
+    def __init__(self, info: dict[str, object], times: dict[str, object]) -> None:
+        self.info, self.times = info, times
+
+    def run(self, operation: Operation[dict[str, Answer | None]]) -> dict[str, Answer | None]:
+        try:
+            request = next(operation)
+            while True:
+                assert isinstance(request, Everywhere)
+                request = operation.send(self.info if request.words[0] == "INFO" else self.times)
+        except StopIteration as end:
+            return end.value
+
+
+def test_a_short_info_is_made_up_for_by_time(our: Clock) -> None:
+    watch = Watch()
+    for _ in range(21):
+        our.at += 1
+        seconds = int(our.at)
+        reply = Reply({"": {"run_id": "a"}}, {"": (seconds, 5)})
+        watch.observe(reply)  # type: ignore[arg-type]
+    assert watch.steady("", LEASE)
+
+
+def test_a_node_that_does_not_answer_is_no_news_of_the_others(our: Clock) -> None:
+    watch = Watch()
+    for _ in range(21):
+        our.at += 1
+        well = {"run_id": "a", "server_time_usec": int(our.at * 1e6)}
+        watch.observe(Reply({"n1": well, "n2": StoreUnavailable("away")}, {}))  # type: ignore[arg-type]
+    assert watch.steady("n1", LEASE)
+    assert not watch.steady("n2", LEASE)

@@ -207,7 +207,7 @@ def test_schedules_declared_in_a_module_are_put(
 ) -> None:
     module = tmp_path / "nightly_tasks.py"
     module.write_text(
-        "from callboard.catalog.schedule import Schedule\n"
+        "from callboard import Schedule\n"
         "nightly = Schedule(id='nightly', task='build', queue='q', cron='0 3 * * 1')\n"
     )
     process = scheduler(CALLBOARD_MODULES=f"{module},no_such_module")
