@@ -105,7 +105,8 @@ class TestWithoutAKey:
     @pytest.mark.parametrize(
         "host",
         [
-            "evil.example", "evil.example:{port}", "localhost", "localhost:1", "127.0.0.1.evil.example:{port}",
+            "evil.example", "evil.example:{port}", "localhost", "localhost:1",
+            "127.0.0.1.evil.example:{port}",
             "localhost.:{port}", "127.0.0.2:{port}", "[::1]", "::1:{port}", "localhost:{port}:{port}",
         ],
     )  # fmt: skip
