@@ -93,6 +93,14 @@ class QueueKeys:
         """String: the body of an outbox item."""
         return f"{self.prefix}o:{member}"
 
+    def tombstone(self, local_id: str) -> str:
+        """String: the enqueue nonce of a task that was deleted within the last minute."""
+        return f"{self.prefix}t:{local_id}"
+
+    def unreadable(self, local_id: str) -> str:
+        """String: the bytes of a record that could not be decoded, kept for a week."""
+        return f"{self.prefix}bad:{local_id}"
+
     def done(self, local_id: str) -> str:
         """Pub/sub channel that hears when a task ends."""
         return f"{self.prefix}done:{local_id}"

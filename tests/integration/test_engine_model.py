@@ -53,7 +53,7 @@ def test_every_script_in_random_order_agrees_with_the_model(run: Run) -> None:
 
 @pytest.mark.parametrize("corner", CORNERS)
 def test_a_corner_agrees_with_the_model(run: Run, corner: str) -> None:
-    run(*CORNERS[corner], examples=50, length=50)
+    run(*CORNERS[corner], examples=60, length=50)
 
 
 @pytest.mark.proof
