@@ -346,7 +346,8 @@ class TestList:
         ("params", "named"),
         [
             ("colour=red", "?colour"), ("state=done", "?state"), ("limit=0", "?limit"),
-            ("limit=201", "?limit"), ("limit=1e1", "?limit"), ("limit=%2B5", "?limit"), ("limit=1&limit=2", "?limit"),
+            ("limit=201", "?limit"), ("limit=1e1", "?limit"), ("limit=%2B5", "?limit"),
+            ("limit=1&limit=2", "?limit"),
             ("created_after=yesterday", "?created_after"), ("include=all", "?include"),
             ("cursor=zzz", "?cursor"),
             ("cursor=W10", "?cursor"), ("name=a&name=b", "?name"), ("q=" + "x" * 3000, "?q"),
