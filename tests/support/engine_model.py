@@ -163,9 +163,9 @@ class Engine:
         self.finished_runs += 1
         self.failed_runs += not good
 
-    def _follow(self, task: Task, followers: Sequence[bytes]) -> None:
+    def _follow(self, task: Task, followers: Sequence[bytes], mark: int | str | None = None) -> None:
         for index, body in enumerate(followers, 1):
-            self.outbox[f"{task.id}:{task.attempt}:{index}"] = body
+            self.outbox[f"{task.id}:{mark or task.attempt}:{index}"] = body
 
     def _on_completed(self, task: Task, op: Op) -> None:
         self._end(task, "completed", "")
@@ -186,9 +186,11 @@ class Engine:
     def _on_retry(self, task: Task, op: Op) -> None:
         task.attempts.append((task.attempt, "failed"))
         task.options = b"options"
+        self._follow(task, op.followers)
         self._wait(task, op.delay_ms, "backoff")
 
     def _on_snooze(self, task: Task, op: Op) -> None:
+        self._follow(task, op.followers, task.token)
         self._interrupted(task, "snoozed")
         self._wait(task, op.delay_ms, "delayed")
 

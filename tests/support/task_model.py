@@ -29,8 +29,8 @@ class Op:
         rest: dict[str, Sequence[Any]] = {
             "completed": (b'{"ok":1}', list(self.followers)),
             "failed": ("failed", "permanent", b"{}", list(self.followers)),
-            "retry": ("failed", b"{}", self.delay_ms, b"options"),
-            "snooze": ("snoozed", self.delay_ms),
+            "retry": ("failed", b"{}", self.delay_ms, b"options", list(self.followers)),
+            "snooze": ("snoozed", self.delay_ms, b"", list(self.followers)),
             "release": ("shutdown",),
             "unknown": (),
             "cancelled": ("cancelled", b"{}"),

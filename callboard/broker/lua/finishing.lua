@@ -4,19 +4,20 @@
 --   completed  result
 --   failed     outcome, reason, error
 --   retry      outcome, error, delay_ms, options   (the attempt counts)
---   snooze     cause, delay_ms                     (Retry(counts=False): no attempt)
+--   snooze     cause, delay_ms, options            (Retry(counts=False): no attempt; options may be absent)
 --   release    cause                               (shutdown: no attempt, the old score)
 --   unknown                                        (no worker code for the name: back-off, no attempt)
 --   cancelled  reason, error
--- and, for completed and failed, an array of follow-ups for the outbox, each opaque.
+-- and, for completed, failed, retry and snooze, an array of follow-ups for the outbox, each opaque (may be
+-- absent).
 -- Answers: "ok", "already" (this outcome is recorded: a resend) or "lost" (another holds the lease).
 
 local MAX_MISS_DELAY_MS = 60000 -- inline
 
-local function enlist(id, m, followers)
+-- `mark` tells this outcome's items from those of another one that are not delivered yet.
+local function enlist(id, followers, mark)
   for index, body in ipairs(followers or {}) do
-    -- With the attempt: another outcome, after a retry by hand, must not overwrite what is not delivered yet.
-    local member = id .. ':' .. integer(m[ATTEMPT]) .. ':' .. index
+    local member = id .. ':' .. mark .. ':' .. index
     call('ZADD', P .. 'outbox', now, member)
     call('SET', P .. 'o:' .. member, body)
   end
@@ -70,7 +71,7 @@ function apply.completed(id, m, op)
   m[OUTCOME] = 'completed'
   finish(id, m, 'completed', '')
   if op[8] ~= '' then history_append(id, m, { 'R', op[8] }) end
-  enlist(id, m, op[9])
+  enlist(id, op[9], integer(m[ATTEMPT]))
   event('c', id, m)
   announce(id, m)
   tally(m)
@@ -80,7 +81,7 @@ function apply.failed(id, m, op)
   m[OUTCOME] = op[8]
   finish(id, m, 'failed', op[9])
   record_attempt(id, m, op[8], op[10])
-  enlist(id, m, op[11])
+  enlist(id, op[11], integer(m[ATTEMPT]))
   event('f', id, m)
   announce(id, m)
   tally(m)
@@ -90,11 +91,14 @@ function apply.retry(id, m, op)
   m[OUTCOME] = op[8]
   record_attempt(id, m, op[8], op[9])
   if op[11] ~= '' then m[OPTIONS] = op[11] end
+  enlist(id, op[12], integer(m[ATTEMPT]))
   back_to_pending(id, m, op[10], 'backoff')
 end
 
 function apply.snooze(id, m, op)
   m[OUTCOME] = 'snoozed'
+  if op[10] and op[10] ~= '' then m[OPTIONS] = op[10] end
+  enlist(id, op[11], m[TOKEN]) -- the attempt will come again
   record_interruption(id, m, op[8])
   back_to_pending(id, m, op[9], 'delayed')
 end

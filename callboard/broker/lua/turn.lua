@@ -13,15 +13,15 @@ for index, op in ipairs(operations) do
 end
 tally_flush()
 local want = tonumber(ARGV[4])
-local claimed, moved = {}, 0
+local claimed, moved, promoted = {}, 0, 0
 if want > 0 then
-  promote(50)
+  promoted = promote(50)
   claimed, moved = claim(ARGV[2], ARGV[3], want, tonumber(ARGV[5]))
 end
 fair_flush()
 local left = call('ZCARD', QUEUED)
 local paused = call('HEXISTS', META, 'paused')
-if changed or moved > 0 then
+if changed or moved + promoted > 0 then
   stamp()
   if left > 0 and paused == 0 then wake() end
 end
