@@ -219,11 +219,28 @@ def test_a_thread_that_waits_is_struck_when_it_returns() -> None:
 @pytest.mark.usefixtures("eager_switching")
 def test_no_exception_is_left_pending_in_the_thread() -> None:
     """A stop that comes as the body returns is taken back: the next body of the thread is innocent."""
-    for _ in range(1000):
-        guard = Guard()
-        stopper = threading.Thread(target=guard.deliver, args=(Stop,))
-        with contextlib.suppress(Stop):
-            guard.call(stopper.start, (), {})
-        if stopper.ident is not None:
-            stopper.join()
-        assert Guard().call(lambda: 1, (), {}) == 1
+    returning: list[Guard] = []
+    delivered: list[Guard] = []
+    done = threading.Event()
+
+    def stopper() -> None:
+        while not done.is_set():
+            if returning:
+                returning[0].deliver(Stop)
+                delivered.append(returning.pop())
+
+    thread = threading.Thread(target=stopper)
+    thread.start()
+    try:
+        for _ in range(150):
+            guard = Guard()
+            with contextlib.suppress(Stop):
+                # The body's last act is to ask for its stop.
+                guard.call(returning.append, (guard,), {})
+            assert Guard().call(lambda: 1, (), {}) == 1
+            while returning:
+                busy_for(1)
+    finally:
+        done.set()
+        thread.join()
+    assert len(delivered) == 150
