@@ -10,6 +10,7 @@ from typing import Any
 
 import msgpack
 
+from callboard import clock
 from callboard.errors import CallboardError, InvalidPayload, QueueFull, StoreFull
 from callboard.records import ids, layout
 from callboard.records.state import State
@@ -21,6 +22,7 @@ from callboard.storage.scripts import script
 PAYLOAD_BYTES = 256 * 1024
 #: One script call: longer ones would stall every other client of this Redis.
 BATCH_TASKS, BATCH_BYTES = 100, 256 * 1024
+_REGISTER_SECONDS = 60.0
 LONGEST_DELAY_MS = 3653 * 24 * 3600 * 1000
 
 _SUBMIT = script("callboard.broker", "submit")
@@ -102,9 +104,10 @@ def submit(
                 )
                 replies[index] = Submitted(packed[index][0], State.PENDING, full)
             continue
-        if queue not in keys.registered:
+        # Once a minute, not once a process: a registry that was lost with its Redis comes back.
+        if clock.monotonic() - keys.registered.get(queue, float("-inf")) > _REGISTER_SECONDS:
             yield Command("SADD", keys.queues, queue)
-            keys.registered.add(queue)
+            keys.registered[queue] = clock.monotonic()
         for chunk in _chunks(indexes, packed):
             call = ScriptCall(
                 _SUBMIT, queue_keys.prefix, (limits.queue_depth, *(packed[index][1] for index in chunk))

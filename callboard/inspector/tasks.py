@@ -118,9 +118,21 @@ def find(
             if record is not None and wanted.matches(record):
                 items.append(record)
                 if len(items) == limit:
-                    return Page(tuple(items), _encode(after, scanned), scanned if wanted.scans else None)
+                    shown = yield from _with_errors(keys, items, history)
+                    return Page(shown, _encode(after, scanned), scanned if wanted.scans else None)
     cut = looked >= SCAN_LIMIT or (wanted.scans and scanned >= SCAN_LIMIT)
-    return Page(tuple(items), None, scanned if wanted.scans else None, complete=not cut)
+    shown = yield from _with_errors(keys, items, history)
+    return Page(shown, None, scanned if wanted.scans else None, complete=not cut)
+
+
+def _with_errors(keys: Keys, items: list[TaskRecord], history: bool) -> Operation[tuple[TaskRecord, ...]]:
+    """A list tells why a task ended badly; that stands in its history, read only for those."""
+    bad = [(0, record.id) for record in items if record.state in (State.FAILED, State.CANCELLED)]
+    if history or not bad:
+        return tuple(items)
+    found = yield from _fetch(keys, bad, history=True)
+    whole = {record.id: record for record in found if record is not None}
+    return tuple(whole.get(record.id, record) for record in items)
 
 
 def _merge(places: Mapping[str, _Place], most: int) -> list[tuple[int, str]]:

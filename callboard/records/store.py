@@ -23,7 +23,7 @@ def fetch(keys: Keys, task_id: str) -> Operation[TaskRecord | None]:
 def fetch_many(
     queue: QueueKeys, local_ids: Sequence[str], *, history: bool
 ) -> Operation[list[TaskRecord | None]]:
-    """The records of one queue's `local_ids`, in order; without `history`, no attempts and no result."""
+    """The records of one queue's `local_ids`, in order; without `history`, no attempts, error and result."""
     records: list[TaskRecord | None] = []
     for start in range(0, len(local_ids), CHUNK):
         chunk = local_ids[start : start + CHUNK]

@@ -18,6 +18,11 @@ from redis.retry import Retry
 
 from callboard.errors import InvalidSetting
 
+try:
+    from redis.maint_notifications import MaintNotificationsConfig
+except ImportError:  # redis-py before 7
+    MaintNotificationsConfig = None  # type: ignore[assignment, misc]
+
 Client = redis.Redis | redis.RedisCluster
 AsyncClient = redis.asyncio.Redis | redis.asyncio.RedisCluster
 
@@ -116,9 +121,13 @@ def _host(text: str, default: int) -> tuple[str, int]:
 
 
 def _common(socket_timeout: float | None, retry: Any) -> dict[str, Any]:
-    return {
+    options: dict[str, Any] = {
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "socket_keepalive": True,
         "retry": retry,
     }
+    if MaintNotificationsConfig is not None:
+        # A managed service's own protocol; asking for it costs every new connection a round trip.
+        options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    return options

@@ -116,8 +116,8 @@ class Keys:
     def __init__(self, namespace: str = "cb") -> None:
         self.namespace = namespace
         self.queue = lru_cache(maxsize=4096)(self._queue)
-        #: Queues that this process has put into `queues`, so that a submit stays one round trip.
-        self.registered: set[str] = set()
+        #: When this process put a queue into `queues`, so that a submit stays one round trip (monotonic).
+        self.registered: dict[str, float] = {}
 
     def _queue(self, name: str) -> QueueKeys:
         return QueueKeys(self.namespace, name)
