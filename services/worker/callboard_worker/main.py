@@ -20,6 +20,8 @@ from callboard.catalog.app import discover
 from callboard.catalog.contract import Contract
 from callboard.catalog.loading import load
 from callboard.catalog.resolution import ResolvedQueue, resolve_queues, worker_slots
+from callboard.catalog.schedule import schedules_in
+from callboard.catalog.timetable import put_declared
 from callboard.errors import CallboardError, InvalidDeclaration, StoreUnavailable
 from callboard.maintenance.policy import Policy
 from callboard.metrics import metrics
@@ -99,7 +101,7 @@ class Worker:
         for app in discover(self.settings.apps):
             names += app.task_modules
         names += self.settings.modules
-        load(names)
+        self._loaded = load(names)
         return names
 
     def _resolve(self) -> dict[str, ResolvedQueue]:
@@ -164,6 +166,7 @@ class Worker:
                 for warning in self.connection.run(fitness.check(self.connection.keys)):
                     logger.warning("%s", warning)
                 self._publish(published.publish)
+                self._put_schedules()
             except StoreUnavailable as error:
                 logger.error("%s Next try in %g s.", error, wait)
                 self._stopping.wait(wait)
@@ -177,6 +180,13 @@ class Worker:
         self.connection.run(
             operation(self.connection.keys, contracts(self.known.values()), list(self.queues), self.runner.id)
         )
+
+    def _put_schedules(self) -> None:
+        """Schedules that the user's modules declare: the stock scheduler cannot import those."""
+        keys = self.connection.keys
+        for name, module in zip(self.modules, self._loaded, strict=True):
+            if name in self.settings.modules and (found := schedules_in(module)):
+                self.connection.run(put_declared(keys, found, f"module:{name}"))
 
     def _serve(self) -> None:
         while not self._stopping.wait(published.REFRESH_SECONDS):

@@ -10,12 +10,10 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from dramatiq import DecodeError
 from prometheus_client import Counter, Histogram
 
 import callboard
 from callboard import clock
-from callboard.broker import message as messages
 from callboard.broker import outbox, turn
 from callboard.broker.broker import CallboardBroker
 from callboard.broker.ear import Ear
@@ -31,12 +29,12 @@ from callboard.maintenance.loops import Loops
 from callboard.maintenance.policy import Policy
 from callboard.metrics import Metrics, SlotFigures
 from callboard.metrics import metrics as process_metrics
-from callboard.records.layout import UndecodableRecord
 from callboard.storage.connection import Connection
 from callboard_worker import hooks
-from callboard_worker.definition import Definition, limits
+from callboard_worker.definition import Definition
 from callboard_worker.dispatcher import Dispatcher, Lane, Pool
 from callboard_worker.held import Held, Ledger
+from callboard_worker.intake import take
 from callboard_worker.notes import NoteWriter
 from callboard_worker.pump import Finished, Pump
 from callboard_worker.settlement import ending_of
@@ -164,11 +162,13 @@ class Runner(Listener):
         for claim in claims:
             if claim.token in self._ledger.by_token:
                 continue  # the answer to a claim that was sent twice
-            held = self._take(queue, claim)
-            if held is not None:
-                self._ledger.by_token[claim.token] = held
-                self.keeper.hold(queue, claim.local, claim.token)
-                ours.append(held)
+            taken = take(queue, claim, self.definitions)
+            self.keeper.hold(queue, claim.local, claim.token)
+            if isinstance(taken, Held):
+                self._ledger.by_token[claim.token] = taken
+                ours.append(taken)
+            else:
+                self.pump.done(queue, Finished(taken, None))
         if self._draining:
             for held in ours:
                 self._end(held, turn.release(held.claim.local, held.claim.token, cause="shutdown"))
@@ -191,50 +191,6 @@ class Runner(Listener):
             self.loops.nudge(queue)
         if held is not None and held.message is not None and self._after_ack:
             self._hook_pool.submit(hooks.acknowledged, self.broker, held.message)
-
-    # Claims.
-
-    def _take(self, queue: str, claim: Claim) -> Held | None:
-        try:
-            body_, record = turn.decode(claim)
-            name = record.name.decode()
-            definition = self.definitions.get(name)
-            if definition is None or definition.actor != bool(body_.message):
-                self._end_unheld(queue, claim, turn.unknown(claim.local, claim.token))
-                return None
-            held_message = None
-            if body_.message:
-                held_message = HeldMessage(messages.decode(body_, record.options), claim.local, claim.token)
-        except (UndecodableRecord, DecodeError, UnicodeDecodeError) as error:
-            told = turn.failure(type(error).__name__, str(error), retryable=False)
-            ending = turn.failed(claim.local, claim.token, outcome="failed", reason="permanent", error=told)
-            self._end_unheld(queue, claim, ending)
-            return None
-        terms = definition.terms
-        soft, hard = limits(definition, terms, held_message.options if held_message else None)
-        assignment = Assignment(
-            task_id=f"{queue}_{claim.local}",
-            name=name,
-            queue=queue,
-            owner=record.owner.decode(),
-            token=claim.token,
-            attempt=record.attempt,
-            max_attempts=None if record.max_attempts < 0 else record.max_attempts,
-            payload=body_.payload,
-            message=held_message.encode() if held_message and record.options else body_.message or None,
-            soft_limit_ms=soft,
-            hard_limit_ms=hard,
-            memory_limit_bytes=terms.memory_limit_bytes,
-        )
-        wait_ms = record.wait if record.attempt == 1 else None
-        return Held(
-            claim, queue, definition, assignment, held_message, priority=record.priority, wait_ms=wait_ms
-        )
-
-    def _end_unheld(self, queue: str, claim: Claim, ending: Ending) -> None:
-        """The end of a claim that never becomes an assignment."""
-        self.keeper.hold(queue, claim.local, claim.token)
-        self.pump.done(queue, Finished(ending, None))
 
     # Bodies.
 

@@ -1,0 +1,54 @@
+"""The intake: a claim becomes an assignment, or ends at once because this worker cannot run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dramatiq import DecodeError
+
+from callboard.broker import message as messages
+from callboard.broker import turn
+from callboard.broker.message import HeldMessage
+from callboard.broker.turn import Claim, Ending
+from callboard.records.layout import UndecodableRecord
+from callboard_worker.definition import Definition, limits
+from callboard_worker.held import Held
+from callboard_worker.slots.slot import Assignment
+
+
+def take(queue: str, claim: Claim, known: Mapping[str, Definition]) -> Held | Ending:
+    """What is to be run for `claim`.
+
+    An Ending for a name that this worker does not know (it backs off, no attempt is spent) and for a record
+    that cannot be decoded (it fails with the cause).
+    """
+    try:
+        body, record = turn.decode(claim)
+        name = record.name.decode()
+        definition = known.get(name)
+        if definition is None or definition.actor != bool(body.message):
+            return turn.unknown(claim.local, claim.token)
+        message = None
+        if body.message:
+            message = HeldMessage(messages.decode(body, record.options), claim.local, claim.token)
+    except (UndecodableRecord, DecodeError, UnicodeDecodeError) as error:
+        told = turn.failure(type(error).__name__, str(error), retryable=False)
+        return turn.failed(claim.local, claim.token, outcome="failed", reason="permanent", error=told)
+    terms = definition.terms
+    soft, hard = limits(definition, terms, message.options if message else None)
+    assignment = Assignment(
+        task_id=f"{queue}_{claim.local}",
+        name=name,
+        queue=queue,
+        owner=record.owner.decode(),
+        token=claim.token,
+        attempt=record.attempt,
+        max_attempts=None if record.max_attempts < 0 else record.max_attempts,
+        payload=body.payload,
+        message=message.encode() if message and record.options else body.message or None,
+        soft_limit_ms=soft,
+        hard_limit_ms=hard,
+        memory_limit_bytes=terms.memory_limit_bytes,
+    )
+    wait_ms = record.wait if record.attempt == 1 else None
+    return Held(claim, queue, definition, assignment, message, priority=record.priority, wait_ms=wait_ms)
