@@ -24,9 +24,18 @@ MakeSlots = Callable[..., ProcessSlots]
 BODIES = "tests.support.bodies"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recorder() -> Recorder:
     return Recorder()
+
+
+@pytest.fixture(scope="module")
+def shared(recorder: Recorder) -> Iterator[ProcessSlots]:
+    """Two slots for tests that need nothing of their own."""
+    group = ProcessSlots(2, recorder, modules=[BODIES])
+    group.start()
+    yield group
+    group.close(5)
 
 
 @pytest.fixture
@@ -120,10 +129,9 @@ def test_a_slot_may_be_filled_from_its_own_report(make: MakeSlots) -> None:
         group.close(5)
 
 
-def test_async_bodies_share_the_childs_loop(make: MakeSlots, recorder: Recorder) -> None:
-    group = make(1)
+def test_async_bodies_share_the_childs_loop(shared: ProcessSlots, recorder: Recorder) -> None:
     for number in range(3):
-        assert result(run(group, recorder, assignment("slots.add_async", {"left": number}))) == number + 1
+        assert result(run(shared, recorder, assignment("slots.add_async", {"left": number}))) == number + 1
 
 
 @pytest.mark.parametrize(
@@ -137,9 +145,9 @@ def test_async_bodies_share_the_childs_loop(make: MakeSlots, recorder: Recorder)
     ],
 )
 def test_a_bodys_error_is_text_by_then(
-    make: MakeSlots, recorder: Recorder, how: str, kind: str, error_type: str, retryable: bool
+    shared: ProcessSlots, recorder: Recorder, how: str, kind: str, error_type: str, retryable: bool
 ) -> None:
-    outcome = run(make(1), recorder, assignment("slots.fail", {"how": how}))
+    outcome = run(shared, recorder, assignment("slots.fail", {"how": how}))
     assert outcome.kind == kind
     assert outcome.error is not None
     assert (outcome.error.type, outcome.error.retryable) == (error_type, retryable)
@@ -148,21 +156,19 @@ def test_a_bodys_error_is_text_by_then(
     assert "bodies.py" in frames[0]
 
 
-def test_a_result_over_the_limit_is_a_failure_for_good(make: MakeSlots, recorder: Recorder) -> None:
-    group = make(1)
-    too_large = run(group, recorder, assignment("slots.give", {"what": "large"}))
+def test_a_result_over_the_limit_is_a_failure_for_good(shared: ProcessSlots, recorder: Recorder) -> None:
+    too_large = run(shared, recorder, assignment("slots.give", {"what": "large"}))
     assert too_large.error is not None
     assert not too_large.error.retryable
     assert "1,048,576" in too_large.error.message
-    largest = run(group, recorder, assignment("slots.give", {"what": "largest"}))
+    largest = run(shared, recorder, assignment("slots.give", {"what": "largest"}))
     assert len(largest.result or b"") == 1024 * 1024
 
 
-def test_a_payload_larger_than_the_sockets_buffer_arrives(make: MakeSlots, recorder: Recorder) -> None:
-    group = make(1)
+def test_a_payload_larger_than_the_sockets_buffer_arrives(shared: ProcessSlots, recorder: Recorder) -> None:
     for length in (300_000, 1_048_000, 4_000_000):
         given = assignment("slots.measure", {"text": "x" * length})
-        assert result(run(group, recorder, given)) == length
+        assert result(run(shared, recorder, given)) == length
 
 
 def test_a_child_that_does_not_take_its_task_is_killed(
@@ -200,10 +206,9 @@ def test_records_prints_and_progress_come_in_their_order(make: MakeSlots, record
     assert recorder.told[-1] == ("finished", given.task_id, "completed")
 
 
-def test_output_past_python_is_in_the_log_before_the_end(make: MakeSlots, recorder: Recorder) -> None:
-    group = make(1)
+def test_output_past_python_is_in_the_log_before_the_end(shared: ProcessSlots, recorder: Recorder) -> None:
     given = assignment("slots.mutter")
-    run(group, recorder, given)
+    run(shared, recorder, given)
     lines = recorder.lines(given)
     assert {("info", "by os.write"), ("info", "by echo"), ("info", "by C")} <= set(lines)
     [cut] = [text for level, text in lines if level == "warning"]
@@ -213,19 +218,18 @@ def test_output_past_python_is_in_the_log_before_the_end(make: MakeSlots, record
 
 
 def test_forty_megabytes_of_output_are_cut_counted_and_harm_nobody(
-    make: MakeSlots, recorder: Recorder
+    shared: ProcessSlots, recorder: Recorder
 ) -> None:
-    group = make(2)
     given = assignment("slots.shout_raw", {"megabytes": 40})
-    group.run(given)
+    shared.run(given)
     # Meanwhile another child is served.
-    assert result(run(group, recorder, assignment("slots.add", {"left": 1}))) == 2
+    assert result(run(shared, recorder, assignment("slots.add", {"left": 1}))) == 2
     assert recorder.outcome(given).kind == "completed"
     texts = recorder.texts(given)
     assert len(texts) <= 1001
     assert f"{40 * 1024 - (len(texts) - 1)} more log lines were dropped" in texts[-1]
     many = assignment("slots.shout", {"lines": 3000})
-    run(group, recorder, many)
+    run(shared, recorder, many)
     assert len(recorder.texts(many)) == 1001
     assert recorder.texts(many)[-1].startswith("2000 more log lines were dropped")
 
@@ -271,36 +275,35 @@ def test_many_short_lived_children_leave_no_descriptor_and_no_zombie(
 
 
 def test_children_live_in_a_session_of_their_own_and_ignore_the_terminal(
-    make: MakeSlots, recorder: Recorder
+    shared: ProcessSlots, recorder: Recorder
 ) -> None:
-    group = make(1)
-    assert result(run(group, recorder, assignment("slots.signals"))) == {"session": True, "group": True}
-    pid = group.pids["process-0"]
+    assert result(run(shared, recorder, assignment("slots.signals"))) == {"session": True, "group": True}
+    pid = shared.pids["process-0"]
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(pid, number)
-    assert result(run(group, recorder, assignment("slots.who")))["pid"] == pid
+    assert result(run(shared, recorder, assignment("slots.who")))["pid"] == pid
 
 
-def test_a_body_may_have_programs_and_processes_of_its_own(make: MakeSlots, recorder: Recorder) -> None:
+def test_a_body_may_have_programs_and_processes_of_its_own(shared: ProcessSlots, recorder: Recorder) -> None:
     """What we do to our children's signals must not reach theirs."""
     given = assignment("slots.use_programs")
-    ends = result(run(make(1), recorder, given))
+    ends = result(run(shared, recorder, given))
     assert ends == {"program": -signal.SIGTERM, "process": -signal.SIGTERM, "threads": 1}
     assert "printed by a forked process" in recorder.texts(given)
     assert "from a forked process" in recorder.texts(given)
 
 
-def test_a_copy_that_comes_home_from_a_fork_speaks_for_nobody(make: MakeSlots, recorder: Recorder) -> None:
-    group = make(1)
+def test_a_copy_that_comes_home_from_a_fork_speaks_for_nobody(
+    shared: ProcessSlots, recorder: Recorder
+) -> None:
     given = assignment("slots.fork_home")
-    assert result(run(group, recorder, given)) == group.pids["process-0"]
-    assert result(run(group, recorder, assignment("slots.add", {"left": 1}))) == 2
+    assert result(run(shared, recorder, given)) == shared.pids["process-0"]
+    assert result(run(shared, recorder, assignment("slots.add", {"left": 1}))) == 2
     assert len(recorder.outcomes[given.task_id]) == 1
 
 
 def test_a_child_has_nothing_that_is_not_its_own(make: MakeSlots, recorder: Recorder) -> None:
-    group = make(2)
-    facts = result(run(group, recorder, assignment("slots.environment")))
+    facts = result(run(make(1), recorder, assignment("slots.environment")))
     # One thread: from Python 3.12 on each fork in a body would warn of any other.
     assert facts["threads"] == 1
     assert facts["parent"] == os.getpid()
@@ -319,6 +322,7 @@ def test_closing_runs_hooks_waits_for_bodies_and_kills_the_rest(
     recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BODIES_HOOK_FOLDER", str(tmp_path))
+    before = set(threading.enumerate())
     group = ProcessSlots(3, recorder, modules=[BODIES])
     group.start()
     wait_until(group.ready, description="a slot that is up")
@@ -338,7 +342,7 @@ def test_closing_runs_hooks_waits_for_bodies_and_kills_the_rest(
     with pytest.raises(ValueError, match="closed"):
         group.run(assignment("slots.who"))
     group.close(1.0)
-    assert not [thread.name for thread in threading.enumerate() if "slot" in thread.name]
+    assert set(threading.enumerate()) <= before
 
 
 def test_closing_before_a_child_is_up_hands_its_task_back(recorder: Recorder) -> None:
