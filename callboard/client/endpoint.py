@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
@@ -57,7 +58,7 @@ class Endpoint:
     def fault_of(self, error: httpx.HTTPError) -> Fault:
         """What an exchange is told of a request without an answer."""
         unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        cause = str(error) or type(error).__name__
+        cause = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
         return Fault(
             f"No answer from {self.url}: {cause.rstrip('.')}.",
             not unsent,

@@ -123,8 +123,9 @@ def wait(task_id: str, timeout_seconds: float | None = None) -> Exchange[Task]:
         if found.ended:
             return found
         if not poll:
+            given = f"{round(timeout_seconds or 0, 3):g} s"
             raise WaitTimeout(
-                f"Task {task_id} has not ended within {timeout_seconds:g} s; it is {found.state} and goes on."
+                f"Task {task_id} has not ended within {given}; it is {found.state} and goes on."
             )
         # A proxy may drop the preference; then this loop must not spin.
         if "preference-applied" not in reply.headers and clock.monotonic() - began < 1:

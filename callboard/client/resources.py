@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from callboard.client.faults import ApiUnreachable
 from callboard.records.state import State
@@ -27,14 +34,20 @@ class Resource(BaseModel):
     def read(cls, document: Any) -> Self:
         """Raises ApiUnreachable when `document` is not such an object: then no API of ours answered."""
         try:
-            resource = cls.model_validate(document)
+            return cls.model_validate(document)
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in fault["loc"])
             raise ApiUnreachable(
                 f"What answers there does not speak as Callboard's API does ({place}: {fault['msg']})."
             ) from error
-        resource._document = document
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_document(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        resource = handler(value)
+        if isinstance(value, dict):
+            resource._document = value
         return resource
 
 

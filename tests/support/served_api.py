@@ -60,6 +60,9 @@ def served_api(
         wait_until(lambda: _ready(url) or process.poll() is not None, 30, "the API's start")
         assert process.poll() is None, log.read_text()
         yield url
+    except BaseException:
+        print(log.read_text())  # pytest shows it beside the failure
+        raise
     finally:
         process.terminate()
         process.wait(20)
