@@ -19,6 +19,7 @@ COMPRESS_ABOVE: Final = 1024
 _GZIP: Final = re.compile(
     r"(?:^|,)\s*(?:gzip|x-gzip|\*)\s*(?:;\s*q=(?P<q>[01](?:\.\d{0,3})?))?\s*(?:,|$)", re.IGNORECASE
 )
+_encoder: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 
@@ -72,9 +73,9 @@ class ProblemAnswer(Answer):
 def encode(document: Any) -> bytes:
     """JSON, UTF-8. What a foreign program stored and JSON cannot say (NaN) becomes null."""
     try:
-        text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _encoder.encode(document)
     except ValueError:
-        text = json.dumps(_finite(document), ensure_ascii=False, separators=(",", ":"))
+        text = _encoder.encode(_finite(document))
     return text.encode("utf-8", "replace")
 
 

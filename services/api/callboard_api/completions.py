@@ -133,6 +133,8 @@ class Completions:
     async def _dial(self) -> None:
         async with self._lock:
             self._client = self._connection.blocking()
+            # A cluster's client looks for the channel's node in a map that it has not read yet.
+            await self._client.initialize()
             self._pubsub = self._client.pubsub()
             # Always one channel, so that the connection listens although nobody waits.
             await self._pubsub.subscribe(

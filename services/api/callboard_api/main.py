@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -117,6 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     try:
         _announce(settings, listener, ops)
+        # What is loaded now lives as long as the process: the collector need not walk it between requests.
+        gc.collect()
+        gc.freeze()
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets=[listener]))
     finally:
