@@ -17,7 +17,7 @@ from callboard_worker.slots.limits import Limits, Stint
 from callboard_worker.slots.poller import Poller
 from callboard_worker.slots.process_slot import ProcessSlot
 from callboard_worker.slots.slot import GRACE_SECONDS, Assignment, Listener, Outcome, Why
-from callboard_worker.slots.strays import LOOK_SECONDS, Strays
+from callboard_worker.slots.strays import LOOK_SECONDS, SOON_SECONDS, Strays
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +171,13 @@ class ProcessSlots:
         child.leave(LEAVE_SECONDS)
         child.when_exited(lambda: self._forget(child))
 
+    def buried(self, child: ChildHandle) -> None:
+        """A child is dead. What it had started was killed with it, and is ours to reap."""
+        child.close()
+        self._strays.expect(child.pid)
+        self._next_stray_look = min(self._next_stray_look, clock.monotonic() + SOON_SECONDS)
+        self.limits.due(self._next_stray_look)
+
     def oom_happened(self, code: int | None) -> bool:
         """Whether a SIGKILL that was not ours is the kernel's, for want of memory."""
         if code != -9:
@@ -211,7 +218,7 @@ class ProcessSlots:
         with self._lock:
             if child in self._retired:
                 self._retired.remove(child)
-        child.close()
+        self.buried(child)
 
     def _await_retired(self, seconds: float) -> None:
         deadline = clock.monotonic() + seconds

@@ -192,7 +192,7 @@ class ProcessSlot:
             with self.lock:
                 self.up = False
                 self.child = None
-        child.close()
+        self.group.buried(child)
 
     def _end_of(self, child: ChildHandle) -> str:
         if child.killed_for == "start":

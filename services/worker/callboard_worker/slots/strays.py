@@ -10,10 +10,11 @@ from pathlib import Path
 # Long enough that whoever started a process himself has asked for its status by then.
 PATIENCE_SECONDS = 600.0
 LOOK_SECONDS = 60.0
+SOON_SECONDS = 0.2
 
 
 class Strays:
-    """Reaps zombies of foreign sessions that have been there for ten minutes.
+    """Reaps what is left of dead children's groups, and zombies of foreign sessions after ten minutes.
 
     Never `waitpid(-1)`: it would steal the statuses that subprocess and the slots wait for. `ours(pid)`
     says which processes somebody here still asks about.
@@ -23,18 +24,37 @@ class Strays:
         self._ours = ours
         self._patience_seconds = patience_seconds
         self._seen: dict[int, float] = {}
+        self._groups: set[int] = set()
+
+    def expect(self, group: int) -> None:
+        """The leader of this process group is dead and its members were killed: they are to be reaped."""
+        self._groups.add(group)
 
     def look(self, now: float) -> list[int]:
         """One round, at the monotonic time `now`; the processes that were reaped."""
+        reaped = [pid for group in list(self._groups) for pid in self._reap_group(group)]
         zombies = set(_foreign_zombies())
         self._seen = {pid: self._seen.get(pid, now) for pid in zombies if not self._ours(pid)}
-        reaped = []
         for pid, since in list(self._seen.items()):
             if now - since >= self._patience_seconds:
                 del self._seen[pid]
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
                     reaped.append(pid)
+        return reaped
+
+    def _reap_group(self, group: int) -> list[int]:
+        reaped: list[int] = []
+        try:
+            # A new child of ours may have got the number since.
+            while not self._ours(group):
+                pid, _ = os.waitpid(-group, os.WNOHANG)
+                if pid == 0:
+                    return reaped  # Some are not dead yet: again at the next look.
+                reaped.append(pid)
+        except ChildProcessError:
+            pass
+        self._groups.discard(group)
         return reaped
 
 
