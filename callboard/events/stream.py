@@ -80,7 +80,7 @@ def decode(queue: str, entry: tuple[bytes, list[bytes] | Mapping[bytes, bytes]])
     position, fields = entry
     pairs = fields if isinstance(fields, Mapping) else dict(zip(fields[::2], fields[1::2], strict=True))
     words = pairs.get(b"e", b"").decode("utf-8", "replace").split(_SEPARATOR, 7)
-    if len(words) < 8 or words[0] not in TYPES:
+    if len(words) < 8 or words[0] not in TYPES or not (words[4] or "0").isdecimal():
         return None
     kind, local, name, owner, attempt, state, reason, extra = words
     return Event(

@@ -7,13 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from callboard_api import store
 from tests.support.api_server import publish, running_api
 from tests.support.event_reader import EventReader
 from tests.support.waiting import wait_until
@@ -65,6 +68,29 @@ class TestAway:
             server.start()
             wait_until(lambda: api.http.get("/readyz").status_code == 200)
             assert api.task(task["id"]) == task
+
+    def test_a_redis_that_hangs_does_not_hang_the_api(
+        self, start_server: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server = start_server()
+        with running_api(server.url) as api:
+            api.submit()
+            monkeypatch.setattr(store, "PATIENCE_SECONDS", 0.5)
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                body = {"name": "add", "payload": {"a": 1}}
+                url = f"{api.url}/v1/tasks"
+                began = time.monotonic()
+                with ThreadPoolExecutor(100) as clients:
+                    answers = list(clients.map(lambda _: httpx.post(url, json=body, timeout=30), range(100)))
+                assert {answer.status_code for answer in answers} == {503}
+                assert time.monotonic() - began < 10
+                assert api.http.get("/livez").status_code == 200
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            wait_until(
+                lambda: api.http.post("/v1/tasks", json=body).status_code == 202, description="the recovery"
+            )
 
     def test_a_wait_is_told_of_an_outage(self, start_server: Any) -> None:
         server = start_server()

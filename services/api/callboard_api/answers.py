@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import json
@@ -16,6 +17,8 @@ from callboard_api import problems
 
 #: Below this a compressed answer saves nothing.
 COMPRESS_ABOVE: Final = 1024
+#: Above this it is compressed beside the event loop, which other requests share.
+_COMPRESS_BESIDE_ABOVE: Final = 128 * 1024
 _GZIP: Final = re.compile(
     r"(?:^|,)\s*(?:gzip|x-gzip|\*)\s*(?:;\s*q=(?P<q>[01](?:\.\d{0,3})?))?\s*(?:,|$)", re.IGNORECASE
 )
@@ -51,7 +54,7 @@ class Answer:
             if len(body) > COMPRESS_ABOVE:
                 headers.append((b"vary", b"accept-encoding"))
                 if takes_gzip(scope):
-                    body = gzip.compress(body, compresslevel=4, mtime=0)
+                    body = await _compressed(body)
                     headers.append((b"content-encoding", b"gzip"))
             headers.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
@@ -77,6 +80,12 @@ def encode(document: Any) -> bytes:
     except ValueError:
         text = _encoder.encode(_finite(document))
     return text.encode("utf-8", "replace")
+
+
+async def _compressed(body: bytes) -> bytes:
+    if len(body) <= _COMPRESS_BESIDE_ABOVE:
+        return gzip.compress(body, compresslevel=4, mtime=0)
+    return await asyncio.to_thread(gzip.compress, body, compresslevel=4, mtime=0)
 
 
 def etag(body: bytes) -> str:

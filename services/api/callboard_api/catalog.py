@@ -11,7 +11,7 @@ from typing import Final
 from callboard import clock, inspector
 from callboard.catalog.published import Catalog, PublishedTask, read
 from callboard.errors import CallboardError, UnknownQueue, UnknownTask
-from callboard.storage.connection import AsyncConnection
+from callboard_api.store import Store
 
 logger = logging.getLogger("callboard.api")
 
@@ -42,8 +42,8 @@ class Snapshot:
 class CatalogView:
     """Reads the catalog when it is asked for and no younger copy is at hand."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._snapshot = Snapshot()
         self._read_at = float("-inf")
         self._reading: asyncio.Task[Snapshot] | None = None
@@ -76,8 +76,8 @@ class CatalogView:
 
     async def _read(self) -> Snapshot:
         started = clock.monotonic()
-        catalog = await self._connection.run(read(self._connection.keys))
-        queues = await self._connection.run(inspector.queue_names(self._connection.keys))
+        catalog = await self._store.run(read(self._store.keys))
+        queues = await self._store.run(inspector.queue_names(self._store.keys))
         self._snapshot = Snapshot(catalog, frozenset(queues))
         self._read_at = started
         return self._snapshot

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from typing import TypeVar
-
 from callboard.errors import StoreUnavailable
 from callboard.settings import Settings
 from callboard.storage.connection import AsyncConnection
@@ -16,50 +12,32 @@ from callboard_api.auth import Guard
 from callboard_api.catalog import CatalogView
 from callboard_api.completions import Completions
 from callboard_api.payloads import PayloadChecker
+from callboard_api.store import Store
 from callboard_api.streams.hub import Hub
-
-logger = logging.getLogger("callboard.api")
-
-T = TypeVar("T")
-
-#: Operations on Redis at once; more wait their turn here, in order, instead of opening ever more connections.
-_AT_ONCE = 64
 
 
 class Platform:
-    """The parts of one API process. Raises InvalidSetting (see Guard)."""
+    """The parts of one API process. `run` is the store's. Raises InvalidSetting (see Guard)."""
 
     def __init__(self, settings: Settings, connection: AsyncConnection) -> None:
         self.settings = settings
         self.connection = connection
         self.guard = Guard(settings)
-        self.catalog = CatalogView(connection)
+        self.store = Store(connection)
+        self.run = self.store.run
+        self.catalog = CatalogView(self.store)
         self.payloads = PayloadChecker()
         self.completions = Completions(connection)
-        self.hub = Hub(connection)
+        self.hub = Hub(self.store)
         self.limits = SubmitLimits(settings.memory_submit_percent / 100, settings.queue_max_depth)
         #: Why this Redis must not be used, once that is known.
         self.unfit: str | None = None
         #: What `/openapi.json` and `/docs` answer.
         self.openapi = self.docs = b""
-        self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._away = False
 
     @property
     def keys(self) -> Keys:
         return self.connection.keys
-
-    async def run(self, operation: Operation[T]) -> T:
-        """Drive an operation. Raises StoreUnavailable, StoreFull, and what the operation raises."""
-        async with self._turns:
-            try:
-                result = await self.connection.run(operation)
-            except StoreUnavailable as error:
-                self._tell(away=True, why=str(error))
-                raise
-        if self._away:
-            self._tell(away=False)
-        return result
 
     async def ready(self) -> bool:
         """Whether Redis answers, and may be used."""
@@ -82,16 +60,6 @@ class Platform:
         await self.completions.close()
         await self.hub.close()
         await self.connection.close()
-
-    def _tell(self, *, away: bool, why: str = "") -> None:
-        # One line when it goes and one when it is back, not one for each refused request.
-        if away == self._away:
-            return
-        self._away = away
-        if away:
-            logger.warning("%s; requests are answered 503 until it is back", why)
-        else:
-            logger.warning("Redis answers again")
 
 
 def _ping() -> Operation[None]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from callboard.errors import CallboardError, StoreUnavailable
+from callboard.metrics import TASKS_SUBMITTED
 from callboard.storage.faults import translate
 from callboard.storage.keys import QueueKeys
 from callboard.submit import Submission, Submitted, submit
@@ -26,6 +27,7 @@ async def submit_one(platform: Platform, submission: Submission) -> Submitted:
     [reply] = await platform.run(submit(platform.keys, [submission], platform.limits))
     if reply.problem is not None:
         raise reply.problem
+    TASKS_SUBMITTED.labels(submission.queue, submission.name).inc()
     if not await confirmed(platform, submission.queue):
         raise unconfirmed()
     return reply
@@ -60,6 +62,8 @@ async def submit_many(
             break
         stored = True
         for index, reply in zip(step, found, strict=True):
+            if reply.problem is None:
+                TASKS_SUBMITTED.labels(submissions[index].queue, submissions[index].name).inc()
             replies[index] = reply.problem or (reply if held else unconfirmed())
     return [reply for reply in replies if reply is not None]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from starlette.types import ASGIApp
 
 from callboard import control, inspector
@@ -13,6 +15,9 @@ from callboard_api.catalog import known_queue
 from callboard_api.problems import Rejected
 from callboard_api.routing import Call
 from callboard_api.schemas.fields import Faults, Fields, kind, no_fields
+
+#: A million tasks in steps of 200.
+_PURGE_PATIENCE_SECONDS: Final = 600.0
 
 
 async def queues(call: Call) -> ASGIApp:
@@ -56,7 +61,8 @@ async def purge(call: Call) -> ASGIApp:
         fields.fault("state", f"Expected any of {', '.join(State)}; got {kind(given)}.")
     faults.check()
     name = await _known(call)
-    purged = await call.platform.run(control.purge(call.platform.keys, name, State(given)))
+    purge = control.purge(call.platform.keys, name, State(given))
+    purged = await call.platform.run(purge, patience_seconds=_PURGE_PATIENCE_SECONDS)
     return Answer({"queue": name, "state": given, "purged": purged})
 
 

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 from callboard import control, inspector
 from callboard.errors import CallboardError, Invalid, UnknownTask
 from callboard.inspector import TaskFilter
+from callboard.metrics import TASKS_SUBMITTED
 from callboard.records.record import INCLUDABLE
 from callboard.records.state import State
 from callboard.submit import Submission, Submitted
@@ -33,6 +34,8 @@ MOST_LINES: Final = 1000
 _CHECKED_AT_ONCE: Final = 20
 #: Attempts that a retry by hand grants when nobody publishes the task any more.
 _DEFAULT_ATTEMPTS: Final = 4
+#: Looking through 50,000 tasks takes many small steps.
+_SCAN_PATIENCE_SECONDS: Final = 30.0
 
 
 async def submit(call: Call) -> ASGIApp:
@@ -83,7 +86,7 @@ async def tasks(call: Call) -> ASGIApp:
         history=bool(include & {"result", "attempts"}),
     )
     try:
-        page = await call.platform.run(find)
+        page = await call.platform.run(find, patience_seconds=_SCAN_PATIENCE_SECONDS)
     except Invalid as error:
         raise bad("cursor", error.message) from error
     answer: dict[str, Any] = {
@@ -185,6 +188,7 @@ async def resubmit(call: Call) -> ASGIApp:
     )
     if again.problem is not None:
         raise again.problem
+    TASKS_SUBMITTED.labels(submission.queue, submission.name).inc()
     if not await confirmed(platform, submission.queue):
         raise unconfirmed()
     return Answer((await known(platform, again.id)).to_json(), 202, {"Location": _path(again.id)})

@@ -13,6 +13,7 @@ from callboard.errors import CallboardError, StoreUnavailable
 from callboard.events.stream import decode
 from callboard.storage.connection import AsyncConnection
 from callboard.storage.operation import Command
+from callboard_api.store import Store
 from callboard_api.streams.cursor import START, Position, position, text
 from callboard_api.streams.listener import Interest, Listener, Signal
 from callboard_api.streams.window import kept
@@ -33,11 +34,12 @@ class Hub:
     has its own, for one command cannot read streams of several slots.
     """
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._connection = store.connection
         self._listeners: set[Listener] = set()
         self._places: dict[str, Position] = {}
-        self._each_alone = connection.address.kind == "cluster"
+        self._each_alone = store.connection.address.kind == "cluster"
         self._runner: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
         self.stopped = False
@@ -99,11 +101,11 @@ class Hub:
 
     async def _find_queues(self, *, new: bool) -> list[str]:
         """Queues that are not read yet join: from their first event when they are new, else from the last."""
-        connection = self._connection
+        store = self._store
         found = []
-        for name in await connection.run(inspector.queue_names(connection.keys)):
+        for name in await store.run(inspector.queue_names(store.keys)):
             if name not in self._places:
-                window = None if new else await connection.run(kept(connection.keys.queue(name)))
+                window = None if new else await store.run(kept(store.keys.queue(name)))
                 self._places[name] = START if window is None else window.last
                 found.append(name)
         return found
@@ -182,7 +184,7 @@ class Hub:
         Its listeners end; they come back with their cursors, and are told of the gap.
         """
         for name in names:
-            window = await self._connection.run(kept(self._connection.keys.queue(name)))
+            window = await self._store.run(kept(self._store.keys.queue(name)))
             if self._places[name] > window.last:
                 self._places[name] = window.last
                 for listener in self._listeners:
