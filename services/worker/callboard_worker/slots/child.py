@@ -345,6 +345,7 @@ def _hang_on(lifeline: int) -> None:
     """Die when the worker's end of the lifeline closes."""
     if kernel.kill_on_hangup(lifeline) is not None:
         os.close(lifeline)
+        kernel.outlive_parent()
     else:
         threading.Thread(target=_watch_lifeline, args=(lifeline,), name="lifeline", daemon=True).start()
 

@@ -30,6 +30,18 @@ _BOOT = (
 _RESTART_PAUSE_SECONDS = 1.0
 _FORK_SECONDS = 15.0
 _LEAVE_SECONDS = 3.0
+_lifeline_ends: set[int] = set()
+
+
+def _let_go() -> None:
+    # A fork of this process, such as a thread slot's multiprocessing pool, must not hold the line after us.
+    for descriptor in _lifeline_ends:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _lifeline_ends.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 class ForkFailed(CallboardError):
@@ -52,6 +64,7 @@ class Forkserver:
         self._connection: socket.socket | None = None
         # Held open by this process alone. The kernel kills whoever hangs on it when we are gone.
         self._lifeline, self._lifeline_end = os.pipe()
+        _lifeline_ends.add(self._lifeline_end)
         self._started_at = -_RESTART_PAUSE_SECONDS
         self._closed = False
 
@@ -128,6 +141,7 @@ class Forkserver:
             self._closed = True
             self._stop()
             os.close(self._lifeline)
+            _lifeline_ends.discard(self._lifeline_end)
             os.close(self._lifeline_end)
 
     def _launch(self, modules: list[str]) -> list[str]:

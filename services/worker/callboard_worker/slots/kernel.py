@@ -46,6 +46,15 @@ def die_with_parent(parent: int) -> bool:
     return os.getppid() == parent
 
 
+def outlive_parent() -> None:
+    """Undo `die_with_parent`, for a process that hangs on its worker's lifeline.
+
+    The parent's death is told when its main thread ends, and the lifeline closes with its last thread. The
+    first would take this process alone, and leave its own children behind with nobody on the line.
+    """
+    _prctl(_PR_SET_PDEATHSIG, 0)
+
+
 def kill_on_hangup(lifeline: int) -> int | None:
     """Have the kernel kill this process group once nobody holds the other end of the pipe `lifeline`.
 
