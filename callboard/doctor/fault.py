@@ -8,10 +8,14 @@ from typing import NamedTuple
 
 
 class FaultKind(NamedTuple):
-    """meaning: what is wrong. cure: what `--repair` does."""
+    """meaning: what is wrong. cure: what `--repair` does.
+
+    passing: it comes about in normal work, and the maintenance loops mend it soon.
+    """
 
     meaning: str
     cure: str
+    passing: bool = False
 
 
 #: Every kind by its code; `docs/cli.md` lists them, and a test holds the two together.
@@ -45,7 +49,11 @@ FAULTS: Mapping[str, FaultKind] = {
     "stale-fairness": FaultKind(
         "fairness keys of a priority in which nothing is queued", "the priority starts anew"
     ),
-    "stale-claim": FaultKind("the last claim of a worker that is gone", "it is forgotten"),
+    "stale-claim": FaultKind(
+        "the last claim of a worker that is gone: passing, no failure of the check",
+        "it is forgotten",
+        passing=True,
+    ),
     "unregistered": FaultKind(
         "a queue with tasks that the registry does not know, so that no list shows it", "it is registered"
     ),

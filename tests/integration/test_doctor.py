@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
+from click.testing import CliRunner, Result
 
 from callboard import control, inspector
 from callboard.catalog.presence import Presence, show
+from callboard.cli.group import callboard
 from callboard.doctor import FAULTS, Checkup, Fault
 from callboard.records import State
 from callboard.storage.connection import Connection
@@ -296,6 +299,57 @@ def test_many_faults_take_many_steps(connection: Connection, client: redis.Redis
     assert codes(found) == ["no-set"] * 350 + ["unlisted"] * 175
     assert check(connection) == []
     assert client.zcard(queue.state("queued")) == 350
+
+
+@pytest.fixture
+def command(connection: Connection, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    monkeypatch.setenv("CALLBOARD_REDIS_URL", redis_url)
+    monkeypatch.setenv("CALLBOARD_NAMESPACE", connection.keys.namespace)
+    return lambda *words: CliRunner().invoke(callboard, ["doctor", *words])
+
+
+def test_the_command_tells_mends_and_exits_accordingly(
+    command: Callable[..., Result], connection: Connection, client: redis.Redis, queue: QueueKeys
+) -> None:
+    locals_ = accept(connection, QUEUE, 31)
+    assert command().output == "31 tasks in 1 queue: all sound.\n"
+    client.hset(queue.claims, "dead-worker", "nonce id")
+    passing = command()
+    assert passing.exit_code == 0
+    assert "stale-claim" in passing.stdout
+    client.zrem(queue.age, *locals_[:30])
+    found = command()
+    assert found.exit_code == 1
+    assert found.stdout.count("no-age") == 21
+    assert "and 10 more" in found.stdout
+    assert "31 tasks in 1 queue: 31 faults found." in found.stdout
+    told = command("--json")
+    assert told.exit_code == 1
+    assert {
+        "queue": QUEUE,
+        "code": "no-age",
+        "subject": f"{QUEUE}_{locals_[0]}",
+        "mended": False,
+    } in json.loads(told.stdout)["faults"]
+    mended = command("--repair")
+    assert mended.exit_code == 0
+    assert "31 faults mended." in mended.stdout
+    assert command().output == "31 tasks in 1 queue: all sound.\n"
+
+
+def test_the_command_without_any_data(
+    command: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CALLBOARD_REDIS_URL", "redis://127.0.0.1:9/0")
+    away = command()
+    assert away.exit_code == 3
+    assert away.stderr.startswith("callboard: Redis does not answer")
+    assert away.stderr.count("\n") == 1
+    monkeypatch.delenv("CALLBOARD_REDIS_URL")
+    monkeypatch.setenv("CALLBOARD_DATA_DIR", str(tmp_path / "nothing"))
+    nowhere = command("--repair")
+    assert nowhere.exit_code == 2
+    assert "There is nothing to check" in nowhere.stderr
 
 
 def test_every_fault_is_described_and_met_here() -> None:
