@@ -38,12 +38,12 @@ class Poller:
     def unwatch(self, descriptor: int, then: Callable[[], None] | None = None) -> None:
         """Stop that; `then` (which may close the descriptor) follows when it holds.
 
-        From a callback it holds at once, so that the same descriptor cannot call back again before.
+        From a callback it holds at once, so that the same descriptor cannot call back again before. `then`
+        has its turn all the same: somebody may have asked to watch this descriptor, and waits for his.
         """
         if threading.current_thread() is self._thread:
-            self._unregister(descriptor, then)
-        else:
-            self.soon(lambda: self._unregister(descriptor, then))
+            self._unregister(descriptor, None)
+        self.soon(lambda: self._unregister(descriptor, then))
 
     def soon(self, call: Callable[[], None]) -> None:
         """Make a call in the poller's thread."""
