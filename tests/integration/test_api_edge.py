@@ -185,6 +185,7 @@ class TestProblems:
             assert given.headers["x-request-id"] == "abc-123.x"
             made = api.http.get(path).headers["x-request-id"]
             assert len(made) == 24
+            assert given.headers["x-content-type-options"] == "nosniff"
             assert made != api.http.get(path).headers["x-request-id"]
         for insane in ("a b", "x" * 129, "-x", "<script>", ""):
             assert api.http.get("/livez", headers={"X-Request-Id": insane}).headers["x-request-id"] != insane

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from callboard import clock
+from callboard_api import completions
 from tests.support.api_server import RunningApi, running_api
 from tests.support.waiting import wait_until
 
@@ -265,6 +266,32 @@ class TestWait:
         fresh.hand.complete(task_id)
         waiter.join(10)
         assert answers[0].status_code == 200
+
+    def test_the_subscription_is_given_back_and_taken_again(
+        self, fresh: RunningApi, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(completions, "_IDLE_SECONDS", 1.0)
+        bells = fresh.platform.completions
+        for _ in range(2):
+            task_id = running_task(fresh)
+            answers: list[httpx.Response] = []
+
+            def wait(task_id: str = task_id, answers: list[httpx.Response] = answers) -> None:
+                with httpx.Client(base_url=fresh.url, timeout=60) as http:
+                    answers.append(http.get(f"/v1/tasks/{task_id}", headers={"Prefer": "wait=20"}))
+
+            waiter = threading.Thread(target=wait)
+            waiter.start()
+            wait_until(
+                lambda: fresh.call_in_loop(
+                    lambda: any(bell.held.is_set() for heard in bells._bells.values() for bell in heard)
+                ),
+                description="a subscription that holds",
+            )
+            fresh.hand.complete(task_id)
+            waiter.join(10)
+            assert answers[0].status_code == 200
+            wait_until(lambda: fresh.call_in_loop(bells._reader.done), description="the reader's end")
 
     def test_a_shutdown_answers_those_who_wait(self, redis_url: str) -> None:
         with running_api(redis_url) as api:

@@ -114,7 +114,12 @@ class Completions:
     async def _read(self) -> None:
         """Listen until nobody has waited for a while; connect anew whatever happens."""
         idle = 0.0
-        while idle < _IDLE_SECONDS:
+        while True:
+            if idle >= _IDLE_SECONDS:
+                await self._hang_up()
+                if not self._bells:  # else somebody came while it hung up
+                    return
+                idle = 0.0
             try:
                 if self._pubsub is None:
                     await self._dial()
@@ -127,8 +132,7 @@ class Completions:
                 continue
             if message is not None:
                 self._heard(message)
-            idle = 0.0 if self._bells else idle + 1.0
-        await self._hang_up()
+            idle = 0.0 if self._bells or message is not None else idle + 1.0
 
     async def _dial(self) -> None:
         async with self._lock:

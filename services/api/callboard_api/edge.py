@@ -24,6 +24,7 @@ _SANE_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 #: Answered whoever asks by whatever name: a kubelet speaks to addresses.
 _PROBES: Final = frozenset({"/livez", "/readyz"})
+_NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 #: What nginx logs for a client that hung up; nobody receives it.
 _CLIENT_CLOSED: Final = 499
 
@@ -48,7 +49,11 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", encoded_id)]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", encoded_id),
+                    _NO_SNIFFING,
+                ]
             await send(message)
 
         rejected: Rejected | None = None

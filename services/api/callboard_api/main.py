@@ -94,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     our_logging.configure(settings.log_format, settings.log_level)
     # Its lines tell of its inside; what matters of them we say ourselves.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     unfit: list[str] = []
     server: ApiServer | None = None
 
@@ -129,6 +130,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     logger.info("The API has stopped")
     return 0
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # A reader of events that takes nothing is cut off in its stream on purpose, and we have said so.
+    return "without completing response" not in record.getMessage()
 
 
 class PortTaken(CallboardError):
