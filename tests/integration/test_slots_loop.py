@@ -29,7 +29,7 @@ def make(recorder: Recorder) -> Iterator[MakeSlots]:
     groups: list[LoopSlots] = []
 
     def make(capacity: int = 10, **options: object) -> LoopSlots:
-        group = LoopSlots(capacity, recorder, **{"grace_seconds": 0.3, **options})  # type: ignore[arg-type]
+        group = LoopSlots(capacity, recorder, **{"grace_seconds": 20, **options})  # type: ignore[arg-type]
         groups.append(group)
         group.start()
         return group
@@ -106,7 +106,7 @@ def test_a_stop_that_comes_before_the_body_reports_its_end(make: MakeSlots, reco
 def test_a_body_that_swallows_its_cancellation_is_given_up(
     make: MakeSlots, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    group = make(1)
+    group = make(1, grace_seconds=0.2)
     deaf = assignment("slots.swallow_async", {"seconds": 2}, soft_limit_ms=50)
     outcome = run(group, recorder, deaf)
     assert outcome.kind == "timeout"
@@ -126,7 +126,7 @@ def test_a_body_that_blocks_the_loop_is_reported_all_the_same(make: MakeSlots, r
         return await body.execute_async(given, host)
 
     released = threading.Event()
-    group = make(1, invoke=invoke)
+    group = make(1, invoke=invoke, grace_seconds=0.2)
     blocker = assignment("slots.add_async", {"left": 1}, hard_limit_ms=50)
     try:
         outcome = run(group, recorder, blocker)

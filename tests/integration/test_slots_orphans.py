@@ -29,9 +29,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-def start_and_kill(modules: list[str], tasks: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+def start_and_kill(
+    modules: list[str], tasks: list[tuple[str, dict[str, Any]]], *, fork: bool = False
+) -> dict[str, Any]:
     """Run the tasks in a program of slots, SIGKILL it; what it told of its processes."""
-    order = json.dumps({"modules": ["tests.support.bodies", *modules], "tasks": tasks})
+    order = json.dumps({"modules": ["tests.support.bodies", *modules], "tasks": tasks, "fork": fork})
     worker = subprocess.Popen(
         [sys.executable, "-m", "tests.support.slot_process", order],
         cwd=ROOT,
@@ -93,6 +95,17 @@ def test_each_safeguard_suffices(tmp_path: Path, patch: str, tasks: list[tuple[s
     started = [int(report) for report in told["reports"] if report]
     everybody = [*told["pids"], *started]
     wait_until(lambda: not any(alive(pid) for pid in everybody), 10, "the end of all")
+
+
+def test_a_copy_of_the_worker_keeps_nobody_alive() -> None:
+    """Such as a process of multiprocessing that a body in a thread slot has forked: it inherits all pipes."""
+    told = start_and_kill([], [("slots.sleep", {}), ("slots.leave_behind", {"how": "program"})], fork=True)
+    try:
+        everybody = [*told["pids"], told["forkserver"], int(told["reports"][1])]
+        assert alive(told["fork"])
+        wait_until(lambda: not any(alive(pid) for pid in everybody), 10, "the end of all")
+    finally:
+        os.kill(told["fork"], signal.SIGKILL)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def make(recorder: Recorder) -> Iterator[MakeSlots]:
     groups: list[ThreadSlots] = []
 
     def make(capacity: int = 2, **options: object) -> ThreadSlots:
-        group = ThreadSlots(capacity, recorder, **{"grace_seconds": 0.3, **options})  # type: ignore[arg-type]
+        group = ThreadSlots(capacity, recorder, **{"grace_seconds": 20, **options})  # type: ignore[arg-type]
         groups.append(group)
         group.start()
         return group
@@ -177,7 +177,7 @@ def test_a_late_stop_never_hits_the_next_task(make: MakeSlots, recorder: Recorde
 
 def test_a_body_that_swallows_its_soft_limit_is_told_as_such(make: MakeSlots, recorder: Recorder) -> None:
     given = assignment("slots.swallow", {"seconds": 30}, soft_limit_ms=50)
-    group = make(1)
+    group = make(1, grace_seconds=0.2)
     outcome = run(group, recorder, given)
     assert outcome.kind == "timeout"
     assert outcome.error is not None
@@ -187,7 +187,7 @@ def test_a_body_that_swallows_its_soft_limit_is_told_as_such(make: MakeSlots, re
 def test_a_body_that_does_not_stop_is_given_up_and_its_slot_replaced(
     make: MakeSlots, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    group = make(1)
+    group = make(1, grace_seconds=0.2)
     deaf = assignment("slots.swallow", {"seconds": 2.5}, hard_limit_ms=50)
     outcome = run(group, recorder, deaf)
     assert outcome.kind == "timeout"
@@ -205,7 +205,7 @@ def test_a_body_that_does_not_stop_is_given_up_and_its_slot_replaced(
 def test_with_too_many_stuck_threads_a_slot_waits_for_its_body(
     make: MakeSlots, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    group = make(1)
+    group = make(1, grace_seconds=0.2)
     first = assignment("slots.swallow", {"seconds": 3}, hard_limit_ms=50)
     second = assignment("slots.swallow", {"seconds": 1.5}, hard_limit_ms=50)
     assert run(group, recorder, first).kind == "timeout"

@@ -1,6 +1,6 @@
 """The worker's hold on its forkserver: starts it, asks it for children, and starts another when it dies.
 
-Why not multiprocessing's: docs/decisions/forkserver.md.
+Why not multiprocessing's: docs/decisions/0009-a-forkserver-of-our-own.md.
 """
 
 from __future__ import annotations
