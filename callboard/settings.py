@@ -305,6 +305,11 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
     return _build(values, faults)
 
 
+def colours_wanted() -> bool:
+    """Whether a terminal may get colours: https://no-color.org asks to leave them out."""
+    return not os.environ.get("NO_COLOR")
+
+
 def child_environment(overrides: Mapping[str, str | None]) -> dict[str, str]:
     """This process's environment with some variables changed (None removes one), for a process to start."""
     environment = {**os.environ, **{name: value for name, value in overrides.items() if value is not None}}

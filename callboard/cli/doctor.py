@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from callboard.cli.exits import Exit
-from callboard.cli.output import print_json, print_table
+from callboard.cli.output import print_json
+from callboard.cli.table import Column, print_table
 from callboard.errors import CallboardError, InvalidSetting
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from callboard.settings import Settings
     from callboard.storage.connection import Connection
 
+_COLUMNS = (Column("subject"), Column("queue", cut=True), Column("fault"), Column("meaning", cut=True))
 #: Faults of one kind that are listed for people; the rest is counted.
 _SHOWN = 20
 
@@ -76,7 +78,7 @@ def _show(faults: list[Fault]) -> None:
         elif shown[kind] == _SHOWN + 1:
             rows.append((f"and {counts[kind] - _SHOWN:,} more", fault.queue, fault.code, ""))
     if rows:
-        print_table(("subject", "queue", "fault", "meaning"), rows)
+        print_table(_COLUMNS, rows)
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from callboard import clock
-from callboard.cli.output import one_line, plain, print_json_line
+from callboard.cli.output import print_json_line
 from callboard.cli.session import api
+from callboard.cli.table import one_line, plain
 
 if TYPE_CHECKING:
     from callboard.client import Event, EventStream
@@ -89,4 +90,4 @@ def _line(event: Event) -> str:
     if told is not None:
         parts.append(f"{told.percent:.0f}%" if told.percent is not None else f"{told.current or 0:g}")
         parts.append(told.message or "")
-    return one_line(plain(" ".join(part for part in parts if part)), 300)
+    return one_line(plain(" ".join(part for part in parts if part)))

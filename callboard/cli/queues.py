@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import click
 
-from callboard.cli.output import (
-    Form,
-    duration_ms,
-    number,
-    output_options,
-    print_ids,
-    print_json,
-    print_table,
-    text,
-)
+from callboard.cli.output import Form, duration_ms, number, output_options, print_ids, print_json
 from callboard.cli.session import api
+from callboard.cli.table import Cell, Column, print_table
 from callboard.records.state import State
 
 STATES = tuple(str(state) for state in State)
+_COLUMNS = (
+    Column("queue", cut=True),
+    *(Column(state, right=True) for state in STATES),
+    Column("oldest", right=True),
+    Column("demand", right=True),
+    Column("standing"),
+)
 
 
 @click.group()
@@ -39,14 +38,14 @@ def list_(form: Form) -> None:
         click.echo("No queues.", err=True)
     else:
         print_table(
-            ("queue", *(f">{state}" for state in STATES), ">oldest", ">demand", "standing"),
+            _COLUMNS,
             (
                 (
                     queue.name,
                     *(number(queue.depth.get(State(state), 0)) for state in STATES),
                     duration_ms(_ms(queue.oldest_ready_age_seconds)),
                     number(queue.demand_slots),
-                    text("paused", "yellow") if queue.paused else "open",
+                    Cell("paused", "yellow") if queue.paused else "open",
                 )
                 for queue in found
             ),

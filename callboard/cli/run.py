@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from callboard.cli.exits import Exit
-from callboard.cli.output import plain
+from callboard.cli.table import plain
 from callboard.cli.terms import payload_of
 
 if TYPE_CHECKING:

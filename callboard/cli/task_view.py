@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from callboard.cli.output import age, duration_ms, plain, print_rich, print_table, state, text
+from callboard.cli.output import age, duration_ms, state
+from callboard.cli.table import Cell, Column, plain, print_pairs, print_table
 from callboard.client import Attempt, Task
 
-if TYPE_CHECKING:
-    from rich.text import Text
+_COLUMNS = (
+    Column("id"),
+    Column("name", cut=True),
+    Column("state"),
+    Column("attempt"),
+    Column("progress", cut=True),
+    Column("age", right=True),
+    Column("wait", right=True),
+    Column("run", right=True),
+)
+_ATTEMPT_COLUMNS = (
+    Column("attempt"),
+    Column("outcome"),
+    Column("run", right=True),
+    Column("worker", cut=True),
+    Column("error", cut=True),
+)
 
 
 def print_tasks(tasks: tuple[Task, ...]) -> None:
     """A table, one task a line."""
     print_table(
-        ("id", "name", "state", "attempt", "progress", ">age", ">wait", ">run"),
+        _COLUMNS,
         (
             (
                 task.id,
@@ -37,18 +53,11 @@ def print_tasks(tasks: tuple[Task, ...]) -> None:
 
 def print_task(task: Task) -> None:
     """All of one task."""
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, value in _lines(task):
-        table.add_row(label, text(value) if isinstance(value, str) else value)
-    print_rich(table)
+    print_pairs(_lines(task))
     if len(task.attempts) > 1:
         click.echo()
         print_table(
-            ("attempt", "outcome", "run", "worker", "error"),
+            _ATTEMPT_COLUMNS,
             (
                 (
                     str(attempt.number),
@@ -59,7 +68,6 @@ def print_task(task: Task) -> None:
                 )
                 for attempt in task.attempts
             ),
-            whole=4,
         )
     if task.error is not None and task.error.traceback:
         click.echo()
@@ -80,7 +88,7 @@ def progress(task: Task) -> str:
     return f"{share} {told.message or ''}".strip()
 
 
-def _lines(task: Task) -> Iterator[tuple[str, Text | str]]:
+def _lines(task: Task) -> Iterator[tuple[str, Cell | str]]:
     yield "id", task.id
     yield "name", task.name
     yield "queue", task.queue

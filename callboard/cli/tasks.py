@@ -11,8 +11,9 @@ import click
 
 from callboard.cli.exits import Exit, exit_of
 from callboard.cli.group import complain
-from callboard.cli.output import Form, output_options, plain, print_ids, print_json, print_json_line
+from callboard.cli.output import Form, output_options, print_ids, print_json, print_json_line
 from callboard.cli.session import api
+from callboard.cli.table import plain
 from callboard.cli.terms import Moment, payload_of
 from callboard.errors import CallboardError
 from callboard.records.state import State

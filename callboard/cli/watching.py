@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from callboard import clock
-from callboard.cli.output import one_line, plain
+from callboard.cli.table import one_line, plain
 from callboard.errors import Unavailable
 
 if TYPE_CHECKING:

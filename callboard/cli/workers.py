@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import click
 
-from callboard.cli.output import Form, age, output_options, print_ids, print_json, print_table, text
+from callboard.cli.output import Form, age, output_options, print_ids, print_json
 from callboard.cli.session import api
+from callboard.cli.table import Cell, Column, print_table
+
+_COLUMNS = (
+    Column("id"),
+    Column("queues", cut=True),
+    Column("busy", right=True),
+    Column("slots", right=True),
+    Column("memory", right=True),
+    Column("up", right=True),
+    Column("version"),
+    Column("standing"),
+)
 
 
 @click.group()
@@ -27,7 +39,7 @@ def list_(form: Form) -> None:
         click.echo("No workers.", err=True)
     else:
         print_table(
-            ("id", "queues", ">busy", ">slots", ">memory", ">up", "version", "standing"),
+            _COLUMNS,
             (
                 (
                     worker.id,
@@ -37,7 +49,7 @@ def list_(form: Form) -> None:
                     f"{worker.memory_bytes / 1_048_576:.0f} MiB" if worker.memory_bytes else "-",
                     age(worker.since),
                     worker.version,
-                    text("draining", "yellow") if worker.draining else "working",
+                    Cell("draining", "yellow") if worker.draining else "working",
                 )
                 for worker in found
             ),
