@@ -30,12 +30,16 @@ def alive(pid: int) -> bool:
 
 
 def start_and_kill(
-    modules: list[str], tasks: list[tuple[str, dict[str, Any]]], *, fork: bool = False
+    modules: list[str],
+    tasks: list[tuple[str, dict[str, Any]]],
+    *,
+    fork: bool = False,
+    flags: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Run the tasks in a program of slots, SIGKILL it; what it told of its processes."""
     order = json.dumps({"modules": ["tests.support.bodies", *modules], "tasks": tasks, "fork": fork})
     worker = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.slot_process", order],
+        [sys.executable, *flags, "-m", "tests.support.slot_process", order],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -106,6 +110,13 @@ def test_a_copy_of_the_worker_keeps_nobody_alive() -> None:
         wait_until(lambda: not any(alive(pid) for pid in everybody), 10, "the end of all")
     finally:
         os.kill(told["fork"], signal.SIGKILL)
+
+
+def test_bodies_may_fork_where_warnings_are_errors() -> None:
+    """From Python 3.12 on a fork warns of other threads: a child has none, and neither has the forkserver."""
+    told = start_and_kill([], BUSY, flags=("-W", "error"))
+    everybody = [*told["pids"], *(int(report) for report in told["reports"] if report)]
+    wait_until(lambda: not any(alive(pid) for pid in everybody), 10, "the end of all")
 
 
 @pytest.fixture

@@ -148,11 +148,12 @@ class LoopSlots:
             loop.call_soon(self._up.set)
             loop.run_forever()
             # Bodies that were given up are cancelled once more; who still does not end must not hold us.
-            if self._given_up:
-                runner.run(self._last_chance())
+            runner.run(self._last_chance())
 
     async def _last_chance(self) -> None:
-        await asyncio.wait(self._given_up, timeout=min(1.0, self.grace_seconds))
+        left = tuple(self._given_up)
+        if left:
+            await asyncio.wait(left, timeout=min(1.0, self.grace_seconds))
 
     def _begin(self, host: LoopHost) -> None:
         assert self._loop is not None
@@ -239,7 +240,8 @@ class LoopSlots:
         task = host.asyncio_task
         if task is not None:
             self._given_up.add(task)
-            task.add_done_callback(self._given_up.discard)
+            # Only the loop's own thread may touch its tasks.
+            self._soon(lambda: task.add_done_callback(self._given_up.discard))
         if host.why != "lost":
             logger.error(
                 "Task %s does not end when it is cancelled, or blocks the event loop; it is given up.",
