@@ -18,18 +18,21 @@ from callboard.broker.consumer import CallboardConsumer
 from callboard.broker.guest import Guest
 from callboard.broker.message import HeldMessage, priority_of, submission_of
 from callboard.broker.purge import purge
-from callboard.broker.submission import Submission, submit
+from callboard.broker.submission import Submission, SubmitLimits, limits_of, submit
+from callboard.context import current, current_or_none
 from callboard.errors import StoreUnavailable
 from callboard.records.ids import check_queue, foreign_id
 from callboard.records.state import State
 from callboard.storage import default
 from callboard.storage.connection import Connection
 from callboard.storage.keys import Keys
-from callboard.storage.operation import Command, Operation
+from callboard.storage.operation import Operation, ScriptCall
+from callboard.storage.scripts import script
 
 #: While hooks run after a message was processed: what they enqueue belongs to its end.
 _ending: ContextVar[HeldMessage | None] = ContextVar("callboard_ending", default=None)
 _JOIN_POLL_SECONDS = 0.02
+_LIVE = script("callboard.broker", "live")
 
 
 class CallboardBroker(Broker):
@@ -58,6 +61,7 @@ class CallboardBroker(Broker):
         self._url, self._namespace = url, namespace
         self._connection = connection
         self._guest: Guest | None = None
+        self._submit_limits: tuple[SubmitLimits, SubmitLimits] | None = None
 
     @property
     def connection(self) -> Connection:
@@ -107,10 +111,11 @@ class CallboardBroker(Broker):
         Raises ConnectionClosed, StoreFull.
         """
         held = _ending.get()
+        task_id = self.task_id(message) if current_or_none() is not None else ""
+        again = bool(task_id) and _is_run_of(current().id, task_id)
         if isinstance(message, HeldMessage):
-            if held is message or held is None:
-                message.retry_ms = delay or 0
-                return message
+            if not again and (held is message or held is None):
+                return self._again(message, delay)
             message = message._message
         queue = q_name(message.queue_name)
         if queue != message.queue_name:
@@ -118,17 +123,33 @@ class CallboardBroker(Broker):
         self.declare_queue(queue)
         self.emit_before("enqueue", message, delay)
         submission = self.submission(message, delay)
+        if again:
+            # Its own body sends it once more, while this run is live: a run beside it, not a resend.
+            submission = replace(submission, task_id=f"{task_id}~{submission.nonce}")
         if held is not None:
             # A delay is from now, not from the delivery.
             due = current_millis() + submission.delay_ms if submission.delay_ms else submission.due_at_ms
             held.followers.append(replace(submission, delay_ms=0, due_at_ms=due))
         else:
             with self.faults():
-                [answer] = self.connection.run(submit(self.keys, [submission]))
+                [answer] = self.connection.run(submit(self.keys, [submission], self._limits()))
             if answer.problem is not None:
                 raise answer.problem
         self.emit_after("enqueue", message, delay)
         return message
+
+    def _again(self, message: HeldMessage, delay: int | None) -> Message[Any]:
+        """A hook (Retries is one) enqueues the very message that it was called for."""
+        self.emit_before("enqueue", message._message, delay)
+        message.again_ms = max(0, int(delay or 0))
+        self.emit_after("enqueue", message._message, delay)
+        return message._message
+
+    def _limits(self) -> SubmitLimits:
+        if self._submit_limits is None:
+            self._submit_limits = limits_of(settings.load())
+        # What a running task goes on with was accepted with it, so it is refused last.
+        return self._submit_limits[current_or_none() is not None]
 
     def submission(self, message: Message[Any], delay: int | None) -> Submission:
         """What `enqueue` would submit for `message`."""
@@ -154,16 +175,30 @@ class CallboardBroker(Broker):
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """As Dramatiq's; remembers what a message's hooks want until its end is recorded."""
-        if signal == "process_message" and args and isinstance(args[0], HeldMessage):
-            held = args[0]
-            held.result, held.raised = kwargs.get("result"), kwargs.get("exception")
-            token = _ending.set(held)
-            try:
-                super().emit_after(signal, *args, **kwargs)
-            finally:
-                _ending.reset(token)
-        else:
+        if signal != "process_message" or not args or not isinstance(args[0], HeldMessage):
             super().emit_after(signal, *args, **kwargs)
+            return
+        held = args[0]
+        held.result, held.raised = kwargs.get("result"), kwargs.get("exception")
+        token = _ending.set(held)
+        try:
+            if held.decided:
+                self._emit_decided(held, **kwargs)
+            else:
+                super().emit_after(signal, *args, **kwargs)
+        finally:
+            _ending.reset(token)
+
+    def _emit_decided(self, held: HeldMessage, **kwargs: Any) -> None:
+        """The hooks of an end in which Retries has no say: all but its own."""
+        for middleware in reversed(self.middleware):
+            try:
+                if not isinstance(middleware, Retries):
+                    middleware.after_process_message(self, held, **kwargs)
+                elif held.final:
+                    held.fail()
+            except Exception:
+                self.logger.critical("after_process_message of %r failed.", middleware, exc_info=True)
 
     def task_id(self, message: Message[Any]) -> str:
         """The id of the task that `message` became; `callboard.handle` takes it."""
@@ -182,6 +217,8 @@ class CallboardBroker(Broker):
 
     def join(self, queue_name: str, *, timeout: int | None = None) -> None:
         """For tests: block until a queue has no waiting and no running message; `timeout` in ms.
+
+        A follow-up that its messages sent, to whichever queue, has arrived there by then.
 
         Raises QueueJoinTimeout.
         """
@@ -213,8 +250,9 @@ class CallboardBroker(Broker):
 
 
 def _live(keys: Keys, queue: str) -> Operation[int]:
-    queue_keys = keys.queue(queue)
-    live = 0
-    for state in (State.PENDING, State.QUEUED, State.RUNNING):
-        live += int((yield Command("ZCARD", queue_keys.state(state))))
-    return live
+    return int((yield ScriptCall(_LIVE, keys.queue(queue).prefix, ())))
+
+
+def _is_run_of(task_id: str, first: str) -> bool:
+    """Whether `task_id` is the first or a later run of a foreign id."""
+    return task_id == first or task_id.startswith(f"{first}~")

@@ -30,7 +30,8 @@ class Guest:
         self.worker = worker_id()
         self._queues = queues
         self._since = clock.now_ms()
-        self._held = 0
+        #: Nonces of claims whose answer was lost, by queue: asked again, they give the same tasks.
+        self.unanswered: dict[str, str] = {}
         self.lease_ms = int(known.worker_lease_seconds * 1000)
         self.keeper = Keeper(
             connection, lease_ms=lambda _: self.lease_ms, shown=self._shown, on_word=self._ignore

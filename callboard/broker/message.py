@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from dramatiq.message import get_encoder
 from callboard.broker.submission import Submission, new_nonce
 from callboard.records import layout
 from callboard.records.ids import foreign_id
+
+logger = logging.getLogger(__name__)
 
 _DECADES = ((0, 5), (9, 6), (99, 7), (999, 8))
 
@@ -26,17 +29,25 @@ def priority_of(priority: int) -> int:
 class HeldMessage(MessageProxy):
     """A claimed message. What hooks want done with it is kept here until the acknowledgement records it.
 
-    `retry_ms`: Retries asked for another attempt after so many ms. `followers`: messages that hooks sent on.
+    `again_ms`: Retries, or another hook, enqueued the message itself, to run again after so many ms.
+    `decided`: Retries has no say in its end; `final`: it fails for good.
+    `skipped`: it ended by SkipMessage. `followers`: other messages that hooks sent on.
     """
 
     def __init__(self, message: Message[Any], local: str, token: str) -> None:
         super().__init__(message)
         self.local = local
         self.token = token
-        self.retry_ms: int | None = None
+        self.again_ms: int | None = None
+        self.decided = self.final = self.skipped = False
         self.followers: list[Submission] = []
         self.result: Any = None
         self.raised: BaseException | None = None
+
+    def clear_exception(self) -> None:
+        """Let go of the exception, whose frames may hold this message."""
+        super().clear_exception()
+        self.raised = None
 
 
 def decode(body: layout.Immutable, options: bytes) -> Message[Any]:
@@ -65,6 +76,8 @@ def submission_of(
 ) -> Submission:
     """The submission of a message. Its id derives from the message's; the nonce marks this enqueue call."""
     eta = message.options.get("eta")
+    if "eta" in message.options and not isinstance(eta, int | float | None):
+        logger.warning("Invalid eta value for message %r: %r; it is sent for now.", message.message_id, eta)
     return Submission(
         name=message.actor_name,
         queue=message.queue_name,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import traceback as traceback_module
 from typing import Any
 
+from dramatiq.middleware import SkipMessage
+
 from callboard.broker import outbox, turn
 from callboard.broker.message import HeldMessage, encode_options
 from callboard.broker.turn import Ending, Notes
@@ -28,19 +30,32 @@ def settle(
     """
     raised = held.raised
     followers = [outbox.pack(follower) for follower in held.followers]
-    if raised is None and error is None and not held.failed:
+    good = raised is None and error is None and not held.failed
+    again = None if held.failed else held.again_ms
+    if good and again is not None:
+        return turn.snooze(
+            held.local,
+            held.token,
+            cause="enqueued again",
+            delay_ms=again,
+            options=encode_options(held),
+            notes=notes,
+            followers=followers,
+        )
+    if good:
         return turn.completed(held.local, held.token, result, notes, followers)
-    final = bool(throws) and isinstance(raised, throws)
+    final = held.final or isinstance(raised, SkipMessage) or (bool(throws) and isinstance(raised, throws))
     told = error or failure_of(raised, retryable=not final)
-    if held.retry_ms is not None and not held.failed:
+    if again is not None:
         return turn.retry(
             held.local,
             held.token,
             outcome=outcome,
             error=told,
-            delay_ms=held.retry_ms,
+            delay_ms=again,
             options=encode_options(held),
             notes=notes,
+            followers=followers,
         )
     reason = "permanent" if final or raised is None else "exhausted"
     if outcome != "failed":

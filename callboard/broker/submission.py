@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +13,11 @@ from typing import Any
 import msgpack
 
 from callboard import clock
-from callboard.errors import CallboardError, InvalidPayload, QueueFull, StoreFull
+from callboard.errors import CallboardError, Invalid, InvalidPayload, QueueFull, StoreFull
 from callboard.records import ids, layout
+from callboard.records.nesting import DEEPEST, too_deep
 from callboard.records.state import State
+from callboard.settings import Settings
 from callboard.storage.keys import Keys
 from callboard.storage.operation import Command, Operation, Pressure, ScriptCall
 from callboard.storage.scripts import script
@@ -24,6 +28,12 @@ PAYLOAD_BYTES = 256 * 1024
 BATCH_TASKS, BATCH_BYTES = 100, 256 * 1024
 _REGISTER_SECONDS = 60.0
 LONGEST_DELAY_MS = 3653 * 24 * 3600 * 1000
+LONGEST_TEXT = 255
+MOST_TAGS = 100
+#: By how much a submitter's clock may be ahead of ours for its ten years.
+_CLOCKS_APART_MS = 24 * 3600 * 1000
+#: Half a surrogate pair has no UTF-8; control characters part the fields of events.
+_UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 _SUBMIT = script("callboard.broker", "submit")
 
@@ -35,6 +45,8 @@ class Submission:
     `delay_ms` and `expires_in_ms` count from Redis's now, `due_at_ms` is an instant; at most ten years ahead.
     `max_attempts` None: endless. `task_id` None: a new one; the same id sent again is accepted once. `nonce`
     marks one enqueue call of a foreign id. `priority`: 0 (first) to 9.
+
+    Raises Invalid for what no script or no reader of the record could take.
     """
 
     name: str
@@ -56,6 +68,25 @@ class Submission:
     resubmitted_from: str = ""
     schedule_id: str = ""
     parent_id: str = ""
+
+    def __post_init__(self) -> None:
+        words = (self.name, self.owner, self.fairness_key, *self.tags)
+        if isinstance(self.tags, str) or len(words) > 3 + MOST_TAGS:
+            raise Invalid(f"tags: expected at most {MOST_TAGS} words.")
+        for word in words:
+            if not isinstance(word, str) or len(word) > LONGEST_TEXT or _UNFIT.search(word):
+                raise Invalid(
+                    f"Names, owners, fairness keys and tags have at most {LONGEST_TEXT} characters, none of them "
+                    f"a control character; got {str(word)[:LONGEST_TEXT]!r}."
+                )
+        numbers = (self.delay_ms, self.due_at_ms, self.expires_in_ms, self.priority)
+        if not all(isinstance(number, int) for number in numbers) or not 0 < self.weight < math.inf:
+            raise Invalid(f"Expected whole milliseconds, a priority and a weight above 0; got {numbers}.")
+        latest = LONGEST_DELAY_MS
+        if self.due_at_ms:
+            latest += clock.now_ms() + _CLOCKS_APART_MS
+        if max(numbers) > latest:
+            raise Invalid("A task is due, and expires, at most ten years from now.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +113,15 @@ class SubmitLimits:
 NEW_WORK = SubmitLimits()
 #: For follow-ups of running tasks: refused later than new work, for refusing them would lose work.
 FOLLOW_UPS = SubmitLimits(memory_share=0.95)
+
+
+def limits_of(known: Settings) -> tuple[SubmitLimits, SubmitLimits]:
+    """The limits that the settings ask for: of new work, and of what running tasks submit."""
+    depth = known.queue_max_depth
+    return (
+        SubmitLimits(known.memory_submit_percent / 100, depth),
+        SubmitLimits(known.memory_followup_percent / 100, depth),
+    )
 
 
 def submit(
@@ -164,6 +204,8 @@ def encode_payload(payload: Mapping[str, Any] | bytes | None) -> bytes:
             f"The payload is {len(encoded):,} bytes of JSON; at most {PAYLOAD_BYTES:,} are allowed. "
             "Store it elsewhere and send a reference."
         )
+    if too_deep(encoded):
+        raise InvalidPayload(f"The payload is nested deeper than {DEEPEST} levels.")
     return encoded
 
 

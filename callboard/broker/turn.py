@@ -132,14 +132,45 @@ def retry(
     delay_ms: int,
     options: bytes = b"",
     notes: Notes | None = None,
+    followers: Sequence[bytes] = (),
 ) -> Ending:
     """An attempt failed and another follows in `delay_ms`. `options`: Dramatiq's, for the next attempt."""
-    return _ending("retry", local, token, notes, outcome, error, delay_ms, options)
+    return _ending(
+        "retry",
+        local,
+        token,
+        notes,
+        outcome,
+        error,
+        delay_ms,
+        options,
+        list(followers),
+        followers=tuple(followers),
+    )
 
 
-def snooze(local: str, token: str, *, cause: str, delay_ms: int, notes: Notes | None = None) -> Ending:
-    """Run again in `delay_ms`; no attempt is spent."""
-    return _ending("snooze", local, token, notes, cause, delay_ms)
+def snooze(
+    local: str,
+    token: str,
+    *,
+    cause: str,
+    delay_ms: int,
+    options: bytes = b"",
+    notes: Notes | None = None,
+    followers: Sequence[bytes] = (),
+) -> Ending:
+    """Run again in `delay_ms`; no attempt is spent. `options`: Dramatiq's, for the next attempt."""
+    return _ending(
+        "snooze",
+        local,
+        token,
+        notes,
+        cause,
+        delay_ms,
+        options,
+        list(followers),
+        followers=tuple(followers),
+    )
 
 
 def release(local: str, token: str, *, cause: str, notes: Notes | None = None) -> Ending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextvars import Context
 from dataclasses import dataclass, field
 
 from callboard import clock
@@ -32,6 +33,8 @@ class Held:
     asked: str = ""
     ended: bool = False
     told: Told | None = None
+    hook_context: Context | None = None
+    """Where Dramatiq's hooks keep their context variables, when they run on several threads."""
 
     def tell(self) -> Told:
         """Where its progress and lines are kept; made at the first."""

@@ -8,63 +8,121 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import dramatiq
 from dramatiq import Middleware
-from dramatiq.errors import RateLimitExceeded, Retry
-from dramatiq.middleware import SkipMessage, TimeLimitExceeded
+from dramatiq.errors import RateLimitExceeded
+from dramatiq.middleware import MiddlewareError, ShutdownNotifications, SkipMessage, TimeLimit
 
+from callboard import context
 from callboard.broker.broker import CallboardBroker
 from callboard.broker.message import HeldMessage
+from callboard_worker.slots.remote import raised_by
 from callboard_worker.slots.slot import Outcome
 
 logger = logging.getLogger(__name__)
 
+#: They stop the thread that their hook runs in, which is the body's in Dramatiq's own worker only.
+_OF_THE_THREAD = (TimeLimit, ShutdownNotifications)
 
-class RemoteError(Exception):
-    """Stands for an exception that was raised in a child: its class's name, its message."""
+
+def process_booted(broker: CallboardBroker) -> None:
+    """Hooks of a worker process that has loaded its modules. Not TimeLimit's: limits are the slots' here."""
+    for middleware in reversed(broker.middleware):
+        if isinstance(middleware, TimeLimit):
+            continue
+        try:
+            middleware.after_process_boot(broker)
+        except Exception:
+            logger.critical("after_process_boot of %r failed.", middleware, exc_info=True)
 
 
-def before(broker: CallboardBroker, message: HeldMessage) -> BaseException | None:
-    """Hooks before the body; what they raised, if they want the body left out."""
+def before(broker: CallboardBroker, message: HeldMessage, *, here: bool) -> BaseException | None:
+    """Hooks before the body; what they raised, if they want the body left out.
+
+    `here`: the body will run in this thread.
+    """
     try:
-        broker.emit_before("process_message", message)
+        if here:
+            broker.emit_before("process_message", message)
+        else:
+            _before_elsewhere(broker, message)
     except BaseException as error:
         return error
     return None
 
 
+def _before_elsewhere(broker: CallboardBroker, message: HeldMessage) -> None:
+    for middleware in broker.middleware:
+        if isinstance(middleware, _OF_THE_THREAD):
+            continue
+        try:
+            middleware.before_process_message(broker, message)
+        except MiddlewareError:
+            raise
+        except Exception:
+            logger.critical("before_process_message of %r failed.", middleware, exc_info=True)
+
+
 def after(broker: CallboardBroker, message: HeldMessage, outcome: Outcome) -> None:
     """Hooks after the body, then those before the acknowledgement."""
-    error = outcome.exception
+    if outcome.exception is None and outcome.kind == "completed":
+        broker.emit_after("process_message", message, result=outcome.returned())
+    else:
+        _after_failure(broker, message, outcome, raised_by(outcome))
+    broker.emit_before("nack" if message.failed else "ack", message)
+
+
+def _after_failure(
+    broker: CallboardBroker, message: HeldMessage, outcome: Outcome, error: BaseException
+) -> None:
     if isinstance(error, SkipMessage):
+        message.skipped = True
         if message.failed:
             message.stuff_exception(error)
             message.raised = error
         logger.warning("Message %s was skipped.", message)
         broker.emit_after("skip_message", message)
-    elif error is None and outcome.kind == "completed":
-        broker.emit_after("process_message", message, result=outcome.value)
-    else:
-        error = error or _stand_in(outcome)
-        message.stuff_exception(error)
-        if outcome.error is not None and not outcome.error.retryable:
-            # Retries knows final exceptions by class, and this one's may have stayed in a child.
-            message.options["throws"] = type(error)
-        _log(broker, message, error)
+        return
+    message.stuff_exception(error)
+    # Retries knows permanent errors by `throws` alone, and nothing of snoozes and cancels.
+    message.final = outcome.error is not None and not outcome.error.retryable
+    snoozed = outcome.kind == "retry" and not outcome.counts
+    message.decided = message.final or snoozed or outcome.kind == "cancelled"
+    if isinstance(error, context.Retry):
+        error = dramatiq.Retry(str(error), delay=outcome.retry_after_ms)
+    _log(broker, message, error)
+    _tell(broker, message, error)
+
+
+def _tell(broker: CallboardBroker, message: HeldMessage, error: BaseException) -> None:
+    """While it is being handled: Retries and others ask for the current traceback."""
+    trace = error.__traceback__
+    try:
+        raise error
+    except BaseException:
         broker.emit_after("process_message", message, exception=error)
-    broker.emit_before("nack" if message.failed else "ack", message)
+    finally:
+        # Without this frame in it, which would hold it in a circle.
+        error.__traceback__ = trace
+        del error, trace
 
 
 def around(broker: CallboardBroker, message: HeldMessage, body: Callable[[], Outcome]) -> Outcome:
     """Run a body between its hooks, here."""
-    refused = before(broker, message)
+    refused = before(broker, message, here=True)
     if refused is not None:
         outcome = skipped(refused)
     elif message.failed:
         outcome = Outcome("completed")
     else:
         outcome = body()
-    after(broker, message, outcome)
-    return outcome
+    try:
+        after(broker, message, outcome)
+        return outcome
+    finally:
+        # The exception's frames hold this one, which must not hold the exception: only cyclic garbage
+        # collection would free them.
+        del outcome
 
 
 def skipped(error: BaseException) -> Outcome:
@@ -85,13 +143,19 @@ def listens(broker: CallboardBroker, hook: str) -> bool:
     return any(getattr(type(m), hook, plain) is not plain for m in broker.middleware)
 
 
-def _stand_in(outcome: Outcome) -> BaseException:
-    if outcome.kind == "timeout":
-        return TimeLimitExceeded()
-    told = outcome.error
-    if outcome.kind == "retry":
-        return Retry(told.message if told else "", delay=outcome.retry_after_ms)
-    return RemoteError(f"{told.type}: {told.message}" if told else outcome.kind)
+def rewrites(broker: CallboardBroker) -> bool:
+    """Whether a hook may change what the body gets: Dramatiq's own do not."""
+    theirs = [m for m in broker.middleware if not type(m).__module__.startswith("dramatiq.")]
+    return any(type(m).before_process_message is not Middleware.before_process_message for m in theirs)
+
+
+def rewritten(message: HeldMessage) -> bytes | None:
+    """The message as the hooks have left it; None if they left what cannot be encoded."""
+    try:
+        return message.encode()  # type: ignore[no-any-return]
+    except Exception:
+        logger.exception("Hooks left %s unfit for its encoder; its body gets what was sent.", message)
+        return None
 
 
 def _log(broker: CallboardBroker, message: HeldMessage, error: BaseException) -> None:
@@ -101,5 +165,5 @@ def _log(broker: CallboardBroker, message: HeldMessage, error: BaseException) ->
         logger.debug("Rate limit exceeded in message %s: %s.", message, error)
     elif throws and isinstance(error, throws):
         logger.info("Message %s failed with the expected %s.", message, type(error).__name__)
-    elif not isinstance(error, Retry):
+    elif not isinstance(error, dramatiq.Retry):
         logger.error("Message %s failed: %s: %s", message, type(error).__name__, error)

@@ -8,7 +8,6 @@ import resource
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from prometheus_client import Counter, Histogram
 
@@ -19,7 +18,6 @@ from callboard.broker.broker import CallboardBroker
 from callboard.broker.ear import Ear
 from callboard.broker.guest import worker_id
 from callboard.broker.keeper import Keeper
-from callboard.broker.message import HeldMessage
 from callboard.broker.turn import Answer, Claim, Ending
 from callboard.broker.waiter import Waiter
 from callboard.catalog.presence import Presence
@@ -30,11 +28,11 @@ from callboard.maintenance.policy import Policy
 from callboard.metrics import Metrics, SlotFigures
 from callboard.metrics import metrics as process_metrics
 from callboard.storage.connection import Connection
-from callboard_worker import hooks
 from callboard_worker.definition import Definition
 from callboard_worker.dispatcher import Dispatcher, Lane, Pool
 from callboard_worker.held import Held, Ledger
 from callboard_worker.intake import take
+from callboard_worker.messenger import Messenger
 from callboard_worker.notes import NoteWriter
 from callboard_worker.pump import Finished, Pump
 from callboard_worker.settlement import ending_of
@@ -45,8 +43,6 @@ logger = logging.getLogger(__name__)
 
 #: Makes the slots of one form: (isolation, capacity, the runner as listener) -> the group.
 MakeSlots = Callable[[str, int, "Runner"], SlotGroup]
-
-_HOOK_THREADS = 8
 
 
 class Runner(Listener):
@@ -82,7 +78,7 @@ class Runner(Listener):
         self._ledger = Ledger()
         self._ending_lock = threading.Lock()
         self._draining = False
-        self._hook_pool = ThreadPoolExecutor(_HOOK_THREADS, "hooks")
+        self._messenger = Messenger(broker, self._finish)
         self._groups: dict[str, SlotGroup] = {}
         self._meters: dict[tuple[str, str, str], tuple[Counter, Histogram, Histogram]] = {}
         shared = Pool(slots)
@@ -112,7 +108,6 @@ class Runner(Listener):
         )
         self._ear = Ear(connection, self.id, list(queues), self.told_to_stop)
         self._waiters = {name: Waiter(connection, name, self.pump.wake) for name in queues}
-        self._after_ack = hooks.listens(broker, "after_ack") or hooks.listens(broker, "after_nack")
 
     def start(self) -> None:
         """Warm up the slots, then claim. Raises what a slot group raises for modules that do not import."""
@@ -189,8 +184,8 @@ class Runner(Listener):
             logger.warning("The lease of %s_%s was lost; its outcome is refused.", queue, ending.local)
         elif ending.followers:
             self.loops.nudge(queue)
-        if held is not None and held.message is not None and self._after_ack:
-            self._hook_pool.submit(hooks.acknowledged, self.broker, held.message)
+        if held is not None and held.message is not None:
+            self._messenger.recorded(held.message)
 
     # Bodies.
 
@@ -198,7 +193,7 @@ class Runner(Listener):
         held.running = True
         held.started_ms = clock.now_ms()
         if held.message is not None and lane.queue.isolation != "thread":
-            self._hook_pool.submit(self._before, lane, held, held.message)
+            self._messenger.send(held, held.message, lane.group.run)
         else:
             lane.group.run(held.assignment)
 
@@ -207,21 +202,7 @@ class Runner(Listener):
         held = self._ledger.by_token.get(assignment.token)
         if held is None or held.message is None:
             return body.execute(assignment, host)
-        return hooks.around(self.broker, held.message, lambda: body.execute(assignment, host))
-
-    def _before(self, lane: Lane, held: Held, message: HeldMessage) -> None:
-        refused = hooks.before(self.broker, message)
-        if refused is not None:
-            self._after(held, message, hooks.skipped(refused))
-        elif message.failed:
-            self._after(held, message, Outcome("completed"))
-        else:
-            lane.group.run(held.assignment)
-
-    def _after(self, held: Held, message: HeldMessage, outcome: Outcome) -> None:
-        if outcome.kind != "lost":
-            hooks.after(self.broker, message, outcome)
-        self._finish(held, outcome)
+        return self._messenger.around(held.message, assignment, host)
 
     # What slots tell, from their threads.
 
@@ -247,7 +228,7 @@ class Runner(Listener):
             return
         threaded = self._queues[held.queue].isolation == "thread"
         if held.message is not None and not threaded:
-            self._hook_pool.submit(self._after, held, held.message, outcome)
+            self._messenger.ended(held, held.message, outcome)
         else:
             self._finish(held, outcome)
 
@@ -349,7 +330,7 @@ class Runner(Listener):
             except CallboardError:
                 break
         self.broker.emit_after("worker_shutdown", self)
-        self._hook_pool.shutdown(wait=False)
+        self._messenger.close()
         return flushed
 
     def _give_back(self, held: Held) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from callboard.broker import turn
+from callboard.broker import outbox, turn
+from callboard.broker.message import HeldMessage, encode_options
 from callboard.broker.settle import settle
 from callboard.broker.turn import Ending, Notes
 from callboard_worker.held import Held
@@ -26,14 +27,7 @@ def ending_of(held: Held, outcome: Outcome, notes: Notes | None) -> Ending | Non
         reason = "terminated" if held.asked == "terminate" else "cancelled"
         return turn.cancelled(local, token, reason=reason, error=_error(outcome.error), notes=notes)
     if held.message is not None:
-        return settle(
-            held.message,
-            result=outcome.result or b"",
-            outcome=outcome.kind if outcome.kind in _REASONS else "failed",
-            error=None if outcome.error is None else _error(outcome.error),
-            throws=held.message.options.get("throws") or held.definition.throws,
-            notes=notes,
-        )
+        return _of_message(held, held.message, outcome, notes)
     if outcome.kind == "completed":
         result = outcome.result or b""
         return turn.completed(local, token, b"" if result == b"null" else result, notes)
@@ -41,6 +35,30 @@ def ending_of(held: Held, outcome: Outcome, notes: Notes | None) -> Ending | Non
         cause = outcome.error.message if outcome.error else "snoozed"
         return turn.snooze(local, token, cause=cause, delay_ms=_delay(held, outcome), notes=notes)
     return _failure(held, outcome, notes)
+
+
+def _of_message(held: Held, message: HeldMessage, outcome: Outcome, notes: Notes | None) -> Ending:
+    if outcome.kind == "retry" and not outcome.counts:
+        return turn.snooze(
+            message.local,
+            message.token,
+            cause=outcome.error.message if outcome.error else "snoozed",
+            delay_ms=_delay(held, outcome),
+            options=encode_options(message),
+            notes=notes,
+            followers=[outbox.pack(follower) for follower in message.followers],
+        )
+    # A hook left the body out, or the body itself wants it so: no failure, unless the message is rejected.
+    skipped = outcome.error is None or message.skipped
+    result = outcome.result or b""
+    return settle(
+        message,
+        result=b"" if result == b"null" else result,
+        outcome=outcome.kind if outcome.kind in _REASONS else "failed",
+        error=None if skipped else _error(outcome.error),
+        throws=message.options.get("throws") or held.definition.throws,
+        notes=notes,
+    )
 
 
 def _failure(held: Held, outcome: Outcome, notes: Notes | None) -> Ending:

@@ -26,7 +26,7 @@ from callboard import clock
 from callboard.catalog import loading
 from callboard.context import TaskLogHandler, child_start_hooks, current_or_none
 from callboard.errors import CallboardError
-from callboard_worker.slots import body, frame, inprocess, kernel, stdio
+from callboard_worker.slots import body, frame, inprocess, kernel, remote, stdio
 from callboard_worker.slots.lines import LogBudget
 from callboard_worker.slots.slot import Assignment, Why
 
@@ -39,6 +39,7 @@ STOP_CODES: dict[int, Why] = {1: "limit", 2: "cancel"}
 
 _HANDLED = frozenset({signal.SIGINT, signal.SIGTERM, *STOP_SIGNALS})
 _NOTHING = object()
+_log_handler = TaskLogHandler()
 _ADOPTION_SECONDS = 5.0
 
 
@@ -87,6 +88,7 @@ class Child:
         self._latest = number
         # A body before may have put a handler of its own there.
         signal.signal(signal.SIGUSR1, self.on_signal)
+        _take_logging()
         host = self.host = ChildHost(self, number, assignment)
         try:
             with _memory_limit(assignment.memory_limit_bytes):
@@ -101,7 +103,8 @@ class Child:
         self._flush()
         self.host = None
         self.stops.pop(number, None)
-        self.send(frame.DONE, number, frame.outcome_fields(outcome))
+        pickled = remote.packed(outcome.exception) if assignment.message is not None else None
+        self.send(frame.DONE, number, frame.outcome_fields(outcome, pickled=pickled))
 
     def read_control(self) -> None:
         """Note the stops that the worker asked for. Called from the signal's handler, so it never blocks."""
@@ -124,7 +127,7 @@ class Child:
 
     def event_loop(self) -> asyncio.Runner:
         """One loop for all async bodies of this process, so that their clients can outlive a task."""
-        if self._loop is None:
+        if self._loop is None or self._loop.get_loop().is_closed():
             self._loop = asyncio.Runner()
         return self._loop
 
@@ -292,7 +295,7 @@ def main(lifeline: int, settings: Settings, descriptors: list[int], engines: lis
     os.register_at_fork(
         before=child.before_fork, after_in_parent=child.after_fork, after_in_child=child.forsake
     )
-    _take_logging()
+    stdio.capture()
     faulthandler.enable(2)
     faulthandler.register(signal.SIGUSR2, file=2, all_threads=True)
     try:
@@ -306,6 +309,8 @@ def main(lifeline: int, settings: Settings, descriptors: list[int], engines: lis
     except BaseException as error:
         child.send(frame.UNREADY, loading.users_traceback(error))
         return 1
+    # After the user's code, which may configure logging anew.
+    _take_logging()
     child.send(frame.READY)
     child.serve()
     child.leave()
@@ -366,8 +371,10 @@ def _take_signals(child: Child) -> None:
 
 
 def _take_logging() -> None:
-    stdio.capture()
+    """Have log records reach the task's log, whatever has become of the handlers."""
     root = logging.getLogger()
+    if _log_handler in root.handlers:
+        return
     for handler in root.handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             # A body's records reach its log as records; as lines on stderr they would come again.
@@ -377,7 +384,7 @@ def _take_logging() -> None:
         outside.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
         outside.addFilter(_outside_tasks)
         root.addHandler(outside)
-    root.addHandler(TaskLogHandler())
+    root.addHandler(_log_handler)
 
 
 def _outside_tasks(_: logging.LogRecord) -> bool:

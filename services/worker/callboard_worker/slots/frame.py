@@ -107,7 +107,7 @@ def assignment_from(fields: list[Any]) -> Assignment:
     )
 
 
-def outcome_fields(outcome: Outcome) -> list[Any]:
+def outcome_fields(outcome: Outcome, *, pickled: bytes | None = None) -> list[Any]:
     """An outcome without the objects that cannot leave their process."""
     error = outcome.error
     return [
@@ -117,12 +117,13 @@ def outcome_fields(outcome: Outcome) -> list[Any]:
         outcome.retry_after_ms,
         outcome.counts,
         outcome.run_ms,
+        pickled,
     ]
 
 
 def outcome_from(fields: list[Any]) -> Outcome:
     """The inverse of `outcome_fields`."""
-    kind, result, error, retry_after_ms, counts, run_ms = fields
+    kind, result, error, retry_after_ms, counts, run_ms, pickled = fields
     return Outcome(
         kind=kind,
         result=result,
@@ -130,4 +131,5 @@ def outcome_from(fields: list[Any]) -> Outcome:
         retry_after_ms=retry_after_ms,
         counts=counts,
         run_ms=run_ms,
+        pickled=pickled,
     )

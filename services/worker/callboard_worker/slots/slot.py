@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -70,6 +71,12 @@ class Outcome:
     value: Any = None
     """The returned object itself, for Dramatiq's hooks; thread and loop slots only."""
     run_ms: int = 0
+    pickled: bytes | None = None
+    """The exception of a Dramatiq message, from a child; see `remote`."""
+
+    def returned(self) -> Any:
+        """What the body returned: the object itself, or what its JSON says."""
+        return json.loads(self.result) if self.value is None and self.result else self.value
 
 
 class Listener(Protocol):
