@@ -15,6 +15,7 @@ import pytest
 
 from callboard.catalog.loading import ModuleFailed
 from callboard_worker.slots import kernel
+from callboard_worker.slots.limits import Stint
 from callboard_worker.slots.process import ProcessSlots
 from callboard_worker.slots.slot import Assignment, Outcome
 from tests.support.recording import Recorder, assignment, run
@@ -473,3 +474,70 @@ def test_without_adoption_children_still_run_and_die(
     outcome = run(group, recorder, assignment("slots.die", {"how": "segfault"}))
     assert outcome.kind == "crashed"
     assert result(run(group, recorder, assignment("slots.add", {"left": 2}))) == 3
+
+
+def test_logging_that_the_users_code_sets_up_anew_still_reaches_the_task(
+    make: MakeSlots, recorder: Recorder, tmp_path: Path
+) -> None:
+    """In a hook, as frameworks do, and in a body: neither loses records, neither doubles them."""
+    (tmp_path / "framework_tasks.py").write_text(
+        "import logging, logging.config\n"
+        "from callboard import on_child_start, task\n"
+        "CONFIG = {'version': 1, 'disable_existing_loggers': False,\n"
+        "    'handlers': {'console': {'class': 'logging.StreamHandler'}},\n"
+        "    'root': {'handlers': ['console'], 'level': 'INFO'}}\n"
+        "@on_child_start\n"
+        "def setup():\n"
+        "    logging.config.dictConfig(CONFIG)\n"
+        "@task(queue='slots', name='slots.framework')\n"
+        "def framework(again: bool = False) -> None:\n"
+        "    logging.getLogger('app').info('a record')\n"
+        "    if again:\n"
+        "        logging.config.dictConfig(CONFIG)\n"
+    )
+    group = make(1, modules=[str(tmp_path / "framework_tasks.py")])
+    for again in (False, True, False):
+        given = assignment("slots.framework", {"again": again})
+        run(group, recorder, given)
+        assert recorder.lines(given) == [("info", "a record")]
+
+
+def test_a_loop_that_a_body_closed_is_replaced(make: MakeSlots, recorder: Recorder, tmp_path: Path) -> None:
+    (tmp_path / "closing_tasks.py").write_text(
+        "import asyncio\n"
+        "from callboard import task\n"
+        "LOOPS = []\n"
+        "@task(queue='slots', name='slots.remember')\n"
+        "async def remember() -> None:\n"
+        "    LOOPS.append(asyncio.get_running_loop())\n"
+        "@task(queue='slots', name='slots.close_loop')\n"
+        "def close_loop() -> None:\n"
+        "    LOOPS[0].close()\n"
+    )
+    group = make(1, modules=[str(tmp_path / "closing_tasks.py")])
+    for name in ("slots.remember", "slots.close_loop", "slots.remember"):
+        assert run(group, recorder, assignment(name)).kind == "completed"
+
+
+def test_a_task_for_a_child_that_has_just_died_goes_to_the_next(
+    make: MakeSlots, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given an idle child that dies unnoticed
+    When a task is sent to it
+    I expect no attempt lost: the body runs, in the child's successor.
+    """
+    group = make(1)
+    for _ in range(15):
+        pid = result(run(group, recorder, assignment("slots.who")))["pid"]
+        [slot] = group._slots
+        with slot.lock:
+            # The slot's thread cannot take note of the death as long as we hold its lock.
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda pid=pid: not alive(pid), description="its end")  # type: ignore[misc]
+            stint = Stint(assignment("slots.who"), recorder)
+            with group._lock:
+                assert group._choose() is slot
+            slot.stint = stint
+            slot._send(stint)
+        outcome = recorder.outcome(stint.assignment)
+        assert result(outcome)["pid"] != pid

@@ -10,7 +10,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from dramatiq.middleware import CurrentMessage, Interrupt, TimeLimitExceeded
 
 from callboard import clock
 from callboard.context import Cancelled, CurrentTask, Discard, Retry, SoftLimitExceeded, enter
-from callboard.errors import UnknownTask
+from callboard.errors import InvalidPayload, UnknownTask
 from callboard.task import registered
 from callboard_worker.slots.limits import KIND_OF_STOP
 from callboard_worker.slots.lines import clip, clip_start
@@ -245,10 +245,10 @@ def task_error(error: BaseException, *, retryable: bool) -> TaskError:
 
 
 def _unfindable(error: Exception) -> Outcome:
-    # A name that is unknown here may be known to the next worker; what cannot be decoded never will be.
-    unknown = isinstance(error, (UnknownTask, dramatiq.errors.ActorNotFound))
-    problem = TaskError(type(error).__name__, clip(str(error), MESSAGE_LIMIT_BYTES), None, retryable=unknown)
-    return Outcome("failed", error=problem, exception=error)
+    # What cannot be decoded never will be; a name that is unknown here may be known to the next worker.
+    final = isinstance(error, (InvalidPayload, dramatiq.errors.DecodeError))
+    problem = task_error(error, retryable=not final)
+    return Outcome("failed", error=replace(problem, traceback=None) if final else problem, exception=error)
 
 
 def _came_of_stop(error: BaseException) -> bool:

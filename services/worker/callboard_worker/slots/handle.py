@@ -110,8 +110,11 @@ class ChildHandle:
                 self.kill("garbled")
                 return
 
-    def send(self, packed: bytes) -> None:
-        """Send without blocking: what does not fit goes as the child reads, until `send_deadline`."""
+    def send(self, packed: bytes) -> bool:
+        """Send without blocking: what does not fit goes as the child reads, until `send_deadline`.
+
+        False if the child has died, so that it cannot have got any of it.
+        """
         with self._sending:
             sent = 0
             if not self._unsent:
@@ -120,13 +123,14 @@ class ChildHandle:
                 except BlockingIOError:
                     pass
                 except OSError:
-                    return  # It has died; whoever reads its frames learns that too.
+                    return False  # Whoever reads its frames learns of that too.
             if sent < len(packed):
                 self._unsent += packed[sent:]
                 self.send_deadline = clock.monotonic() + SEND_SECONDS
                 self._poller.watch(self._connection.fileno(), self._send_more, writing=True)
         if self.send_deadline != inf:
             self._moved(self.send_deadline)
+        return True
 
     def ask(self, number: int, why: Why) -> None:
         """Raise the soft limit or the cancel in the body of that number, if it still runs."""
@@ -166,7 +170,7 @@ class ChildHandle:
         if self._pidfd is None:
             # Nothing tells us of its death: it has closed its connection, so it is not to live on.
             self.kill("garbled")
-            self._bury(kernel.reap(self.pid))
+            self._bury(kernel.reap(self.pid, seconds))
         elif not self.exited.wait(seconds):
             self.kill("garbled")
             self.exited.wait(seconds)

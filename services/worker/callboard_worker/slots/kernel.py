@@ -11,6 +11,8 @@ import sys
 import threading
 from pathlib import Path
 
+from callboard import clock
+
 LINUX = sys.platform == "linux"
 
 _PR_SET_PDEATHSIG = 1
@@ -149,16 +151,21 @@ def kill_group(leader: int) -> None:
         os.kill(leader, signal.SIGKILL)
 
 
-def reap(pid: int) -> int | None:
+def reap(pid: int, seconds: float = 0.0) -> int | None:
     """Take the status of an ended child: its exit code, or minus the signal. None if it is not to be had.
 
     What is left of its group is killed first: while the dead leader is unreaped, the number is its own.
+    seconds: how long to wait for its end. Never blocks beyond that, whatever SIGCHLD is set to.
     """
+    deadline = clock.monotonic() + seconds
     try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            if clock.monotonic() >= deadline:
+                return None
+            clock.sleep(0.002)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
         return None
     return os.waitstatus_to_exitcode(status)

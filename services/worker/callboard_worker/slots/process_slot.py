@@ -76,7 +76,8 @@ class ProcessSlot:
             deadline = min(deadline, self.memory_at)
         if deadline != inf:
             self.group.limits.due(deadline)
-        child.send(frame.pack(frame.RUN, self.number, frame.assignment_fields(stint.assignment)))
+        # If this one has just died, the next child runs it: no attempt is lost on a body that never began.
+        self.sent = child.send(frame.pack(frame.RUN, self.number, frame.assignment_fields(stint.assignment)))
 
     # The thread.
 

@@ -112,7 +112,7 @@ class _Slot:
             self._loop.close()
 
     def _event_loop(self) -> asyncio.Runner:
-        if self._loop is None:
+        if self._loop is None or self._loop.get_loop().is_closed():
             self._loop = asyncio.Runner()
         return self._loop
 
