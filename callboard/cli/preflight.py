@@ -9,20 +9,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from callboard.errors import CallboardError, InvalidDeclaration
 from callboard.settings import load
 
-if TYPE_CHECKING:
-    from callboard.catalog.contract import Contract
-
 #: The built-in tasks' queue, which every worker serves.
 PLATFORM_QUEUE = "callboard"
+_POLL_SECONDS = 0.2
 
 
 class PreflightFailed(InvalidDeclaration):
@@ -57,14 +53,13 @@ class Preflight:
             errors="replace",
         )
 
-    def result(self) -> Inventory:
-        """Raises PreflightFailed, with the traceback of the user's own code as its message."""
+    def result(self, given_up: threading.Event) -> Inventory:
+        """Raises PreflightFailed, with the traceback of the user's own code as its message.
+
+        `given_up` ends the look, for an import may hang.
+        """
         with self._process as process:
-            try:
-                printed, complaint = process.communicate()
-            except BaseException:
-                process.kill()
-                raise
+            printed, complaint = self._words(given_up)
         if process.returncode == 0:
             # What a module prints while it is imported comes before.
             told = json.loads(printed.splitlines()[-1])
@@ -73,29 +68,22 @@ class Preflight:
             complaint.strip() or f"The modules ended the process that imported them ({process.returncode})."
         )
 
+    def _words(self, given_up: threading.Event) -> tuple[str, str]:
+        while True:
+            try:
+                return self._process.communicate(timeout=_POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                if given_up.is_set():
+                    self._process.kill()
+
 
 def _take_stock() -> Inventory:
-    from callboard.catalog import loading
-    from callboard.catalog.app import discover
-    from callboard.catalog.queue import declared_queues
+    from callboard.cli.known import load_known
 
     settings = load()
-    # The worker's own view, Dramatiq actors included. Asked for by name: services stand above the library.
-    import_module("callboard_worker.prelude")
-    worker = import_module("callboard_worker.definition")
-    apps = discover(settings.apps)
-    for app in apps:
-        app.load_tasks()
-    modules = loading.load(settings.modules)
-    known = worker.definitions(worker.dramatiq.get_broker())
-    contracts: list[Contract] = worker.contracts(known.values())
-    queues = dict.fromkeys((*declared_queues(), *(contract.queue_name for contract in contracts)))
-    queues.pop(PLATFORM_QUEUE, None)
-    files = [module.__file__ for module in modules] + [
-        sys.modules[name].__file__ for app in apps for name in app.task_modules
-    ]
-    folders = dict.fromkeys(str(Path(file).resolve().parent) for file in files if file)
-    return Inventory(tuple(queues), tuple(sorted(known)), tuple(folders))
+    known = load_known(settings.modules, settings.apps)
+    queues = tuple(name for name in known.queues if name != PLATFORM_QUEUE)
+    return Inventory(queues, tuple(sorted(known.contracts)), known.folders)
 
 
 def main() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from callboard.cli.preflight import PreflightFailed
 from callboard.errors import MissingExtra
@@ -35,7 +35,18 @@ def watch_code(supervisor: Reloadable, folders: Sequence[str], stop: threading.E
     """
     from watchfiles import PythonFilter, watch
 
-    for changes in watch(*folders, watch_filter=PythonFilter(), stop_event=stop, raise_interrupt=False):
+    try:
+        _watch(
+            supervisor,
+            watch(*folders, watch_filter=PythonFilter(), stop_event=stop, raise_interrupt=False),
+            stop,
+        )
+    except OSError as error:
+        supervisor.say("callboard", f"cannot watch the code any more: {error}")
+
+
+def _watch(supervisor: Reloadable, changing: Iterable[set[tuple[Any, str]]], stop: threading.Event) -> None:
+    for changes in changing:
         names = ", ".join(sorted({Path(path).name for _, path in changes}))
         try:
             supervisor.check_modules()

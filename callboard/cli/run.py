@@ -13,7 +13,7 @@ from callboard.cli.table import plain
 from callboard.cli.terms import payload_of
 
 if TYPE_CHECKING:
-    from callboard.task import Task
+    from callboard.cli.known import Body
 
 
 @click.command(epilog="Example: callboard run build month=2026-11 --module tasks.py")
@@ -39,43 +39,30 @@ def run(
     standard output as JSON. Exit code 1 when the body raises, with its traceback.
     """
     payload = payload_of(pairs, file)
-    task = find(name, modules)
-    raise SystemExit(perform(task, payload, attempt=attempt, debug=pdb))
+    raise SystemExit(perform(find(name, modules), payload, attempt=attempt, debug=pdb))
 
 
-def find(name: str, modules: tuple[str, ...]) -> Task[..., Any, Any]:
-    """The task of that name from `modules`, or from the settings' modules and applications.
+def find(name: str, modules: tuple[str, ...]) -> Body:
+    """The body of that name from `modules`, or from the settings' modules and applications.
 
     Raises ModuleFailed, UnknownTask.
     """
-    from callboard.catalog.app import discover
-    from callboard.catalog.loading import load
-    from callboard.errors import UnknownTask
-    from callboard.settings import load as load_settings
-    from callboard.task import registered
+    from callboard.cli.known import load_known
+    from callboard.settings import load
 
-    settings = load_settings()
-    load(modules or settings.modules)
-    if name not in registered() and not modules:
-        for app in discover(settings.apps):
-            app.load_tasks()
-    found = registered().get(name)
-    if found is None:
-        raise UnknownTask(name, registered())
-    return found
+    settings = load()
+    known = load_known(modules, ()) if modules else load_known(settings.modules, settings.apps)
+    return known.body(name)
 
 
-def perform(
-    task: Task[..., Any, Any], payload: dict[str, Any], *, attempt: int = 1, debug: bool = False
-) -> Exit:
+def perform(body: Body, payload: dict[str, Any], *, attempt: int = 1, debug: bool = False) -> Exit:
     """Run one attempt and print what comes of it. Raises InvalidPayload before the body starts."""
     import asyncio
 
     from callboard.context import Cancelled, CurrentTask, Discard, Retry, enter
-    from callboard.errors import InvalidPayload
     from callboard.records import new_id
 
-    terms = task.terms
+    terms = body.contract.terms()
     current = CurrentTask(
         id=new_id(terms.queue),
         name=terms.name,
@@ -84,13 +71,10 @@ def perform(
         max_attempts=terms.max_attempts,
         payload=payload,
     )
+    call = body.bind(payload)
     with enter(current, _Screen()), _logging():
         try:
-            value = task.call(json.dumps(payload).encode())
-            if task.is_async:
-                value = asyncio.run(value)
-        except InvalidPayload:
-            raise
+            value = asyncio.run(call()) if body.is_async else call()
         except Retry as asked:
             when = "" if asked.after_ms is None else f" after {asked.after_ms / 1000:g} s"
             return _ended(f"asks to be run again{when}: {asked.message}")
@@ -98,7 +82,7 @@ def perform(
             return _ended(f"gives up for good: {reason}")
         except Cancelled:
             return _ended("ended as cancelled")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return _failed(error, debug)
     return _completed(value)
 
@@ -112,7 +96,7 @@ def _completed(value: Any) -> Exit:
     return Exit.DONE
 
 
-def _failed(error: Exception, debug: bool) -> Exit:
+def _failed(error: BaseException, debug: bool) -> Exit:
     from callboard.catalog.loading import users_traceback
 
     click.echo(users_traceback(error), err=True)

@@ -18,7 +18,7 @@ from callboard import clock
 from callboard.cli.child import Child, how_it_ended
 from callboard.cli.guard import Guard
 from callboard.cli.ports import free_port
-from callboard.cli.preflight import PLATFORM_QUEUE, Inventory, Preflight
+from callboard.cli.preflight import PLATFORM_QUEUE, Inventory, Preflight, PreflightFailed
 from callboard.cli.serve import service_command
 from callboard.errors import CallboardError, InvalidSetting, Unavailable
 from callboard.settings import Settings, child_environment, load
@@ -40,9 +40,16 @@ _SERVER_POLL_SECONDS = 0.5
 
 
 class ServiceFailed(Unavailable):
-    """A service ended while it was starting; what it said has been printed."""
+    """A service ended while it was starting; what it said has been printed.
+
+    exit_code: its own, negative for a signal; 2 says that what it was told cannot work.
+    """
 
     code = "service-failed"
+
+    def __init__(self, name: str, exit_code: int) -> None:
+        super().__init__(f"The {name} {how_it_ended(exit_code)} while it was starting.")
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +92,7 @@ class Supervisor:
         self._guard: Guard | None = None
         self._asked = threading.Event()
         self._hurry = threading.Event()
+        self._drained = threading.Event()
         self._threads: list[threading.Thread] = []
         self._ports: set[int] = set()
 
@@ -114,7 +122,12 @@ class Supervisor:
         for service in self._wanted():
             service_command(service)  # a missing extra is told before anything runs
         if self.plan.modules or self.settings.modules or self.plan.split or self.plan.reload:
-            self.check_modules()
+            try:
+                self.check_modules()
+            except PreflightFailed:
+                if self._asked.is_set():
+                    return False
+                raise
         try:
             self._guard = Guard()
             self._start_server()
@@ -129,7 +142,7 @@ class Supervisor:
         """Look at the modules as they are now. Raises PreflightFailed."""
         preflight = Preflight(self._environment({}))
         import_module("callboard.storage.embedded")  # slow, and needed next: it fills the wait
-        self.inventory = preflight.result()
+        self.inventory = preflight.result(self._asked)
 
     def wait(self) -> None:
         """Block until `ask_to_stop`."""
@@ -160,6 +173,7 @@ class Supervisor:
         self._stop_children(self._workers(), drain)
         self._stop_children(self._children.values(), _SCHEDULER_GRACE_SECONDS)
         self._children.clear()
+        self._drained.set()
         for thread in self._threads:
             thread.join()
         self._threads.clear()
@@ -216,7 +230,7 @@ class Supervisor:
 
     def _watch_server(self, server: EmbeddedServer, pid: int) -> None:
         assert self._guard is not None
-        while not self._asked.wait(_SERVER_POLL_SECONDS):
+        while not self._drained.wait(_SERVER_POLL_SECONDS):
             if server.alive:
                 continue
             self._guard.forget(pid)
@@ -306,9 +320,7 @@ class Supervisor:
         while waiting and not self._asked.is_set():
             for name, child in list(waiting.items()):
                 if child.deaths:
-                    raise ServiceFailed(
-                        f"The {name} {how_it_ended(child.last_code or 0)} while it was starting."
-                    )
+                    raise ServiceFailed(name, child.last_code or 0)
                 if child.ready():
                     del waiting[name]
             now = clock.monotonic()

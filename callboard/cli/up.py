@@ -49,7 +49,7 @@ def up(
     go to standard error. The first Ctrl-C stops in order and lets running tasks end, a second one at once.
     """
     from callboard.cli.preflight import PreflightFailed
-    from callboard.cli.supervisor import Plan, Supervisor
+    from callboard.cli.supervisor import Plan, ServiceFailed, Supervisor
 
     if reload:
         from callboard.cli.reloader import require_watcher
@@ -63,9 +63,14 @@ def up(
         except PreflightFailed as error:
             complain(str(error))
             raise SystemExit(Exit.USAGE) from None
+        except ServiceFailed as error:
+            complain(str(error))
+            raise SystemExit(Exit.USAGE if error.exit_code == Exit.USAGE else Exit.UNREACHABLE) from None
         try:
             if ready:
-                click.echo(f"callboard is ready: {supervisor.url}")
+                click.echo(
+                    f"callboard is ready: {supervisor.url}" if supervisor.url else "callboard is ready"
+                )
                 supervisor.wait()
         finally:
             supervisor.stop()
@@ -84,9 +89,10 @@ def _signals(supervisor: Supervisor) -> Iterator[None]:
         asked = True
         supervisor.ask_to_stop()
 
-    former = {
-        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
+    numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)  # nohup: it is to outlive its terminal
+    former = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

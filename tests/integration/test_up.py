@@ -241,6 +241,19 @@ def test_a_module_that_does_not_import_shows_its_own_traceback(up: Callable[...,
     assert "There is nothing to check" in doctor(folder)["said"]
 
 
+def test_a_module_that_hangs_can_be_given_up(up: Callable[..., Up], folder: Path) -> None:
+    hint = folder / "importing"
+    (folder / "endless.py").write_text(
+        f"import pathlib, signal\npathlib.Path({str(hint)!r}).touch()\nwhile True: signal.pause()\n",
+        encoding="utf-8",
+    )
+    one = up("endless.py")
+    wait_until(hint.exists, 20, "the import")
+    one.signal(signal.SIGTERM)
+    assert one.wait() == 0
+    assert not (folder / ".callboard").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -265,8 +278,8 @@ def test_a_service_that_cannot_start_stops_all(up: Callable[..., Up], folder: Pa
     assert line.startswith("callboard: CALLBOARD_ADMIN_KEY: expected 16 characters or more, without spaces;")
     # Without a key the API refuses an address that others reach.
     other = up("tasks.py", "--port", "0", api_host="0.0.0.0")
-    assert other.wait() == 3
-    assert other.said("callboard: The api ended with exit code")
+    assert other.wait() == 2
+    assert other.said("callboard: The api ended with exit code 2 while it was starting.")
     wait_until(lambda: not (folder / ".callboard" / "server.sock").exists(), 10, "the server's end")
 
 

@@ -50,6 +50,14 @@ def stop() -> None:
 @task
 def odd() -> set:
     return {1}
+
+@task
+def leave() -> None:
+    raise SystemExit(0)
+
+@task
+def pass_on() -> None:
+    hail.submit(nome="x")
 '''
 
 
@@ -75,11 +83,20 @@ class Done:
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+def driver_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     (folder / "tasks.py").write_text(TASKS, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def driver(driver_folder: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, "-c", DRIVER], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", DRIVER],
+        cwd=driver_folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         yield process
         assert process.stdin is not None
@@ -139,6 +156,37 @@ def test_a_failure_shows_the_bodys_traceback_and_nothing_of_ours(run: Callable[.
     assert "in deeper" in done.stderr
     assert done.stderr.rstrip().endswith("LookupError: No such row.")
     assert "callboard/cli" not in done.stderr
+
+
+@pytest.mark.parametrize(("name", "last"), [("leave", "SystemExit: 0"), ("pass_on", "InvalidPayload")])
+def test_what_else_a_body_raises_is_its_failure(run: Callable[..., Done], name: str, last: str) -> None:
+    done = run(name, "-m", "tasks.py")
+    assert done.returncode == 1
+    assert f"in {name}" in done.stderr
+    assert last in done.stderr
+
+
+ACTORS = """
+import asyncio, dramatiq
+from callboard import current
+
+@dramatiq.actor(queue_name="counting")
+def count(text):
+    return [current().queue, len(text.split())]
+
+@dramatiq.actor
+async def wait(n: int):
+    await asyncio.sleep(0)
+    return n
+"""
+
+
+def test_dramatiq_actors_run_too(run: Callable[..., Done], driver_folder: Path) -> None:
+    (driver_folder / "actors.py").write_text(ACTORS, encoding="utf-8")
+    done = run("count", "text=one two three", "-m", "actors.py")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["counting", 3]
+    assert run("wait", "n=7", "-m", "actors.py").stdout == "7\n"
 
 
 @pytest.mark.parametrize(
