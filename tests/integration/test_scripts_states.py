@@ -379,6 +379,16 @@ def test_a_task_completed_and_its_neighbour_claimed_in_one_turn_that_is_sent_twi
     assert [claimed for claimed, _ in first.claimed] == ["t2"]
 
 
+def test_a_task_that_fell_due_between_two_sends_of_a_claim_wakes_somebody(queue: ScriptedQueue) -> None:
+    queue.submit(NewTask("t1"), NewTask("t2", delay_ms=10))
+    assert queue.turn(1, nonce="n").next_due == 10
+    queue.client.delete(queue.keys.wake)
+    queue.clock += 10
+    second = queue.turn(1, nonce="n")
+    assert ([id for id, _ in second.claimed], second.left) == (["t1"], 1)
+    assert queue.look().wake == 1
+
+
 def test_a_maintenance_lease_has_one_holder(queue: ScriptedQueue) -> None:
     assert queue.call("lease", "rescuer", "a", 5000) == 1
     assert queue.call("lease", "rescuer", "b", 5000) == 0

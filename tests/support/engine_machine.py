@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from callboard.storage.address import Client
 from callboard.storage.connection import Connection
@@ -50,14 +50,19 @@ def only(machine: type[EngineMachine], *rules: str) -> type[EngineMachine]:
     return type("Only", (machine,), others)
 
 
+def having(*states: str) -> Callable[[Any], Any]:
+    """A rule that needs a task in one of `states`: others would mostly be wasted."""
+    return precondition(lambda self: bool(self.ids(*states)))
+
+
 class EngineMachine(RuleBasedStateMachine):
     """One queue and its model. Rules draw what they act on from what exists."""
 
     client: ClassVar[Client]
     url: ClassVar[str]
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(tasks=st.lists(plain_tasks, min_size=1, max_size=6))
+    def begin(self, tasks: list[NewTask]) -> None:
         self.namespace = f"m{uuid.uuid4().hex[:12]}"
         connection = Connection(self.url, namespace=self.namespace, events_keep=1000, client=self.client)
         self.queue = ScriptedQueue(connection)
@@ -66,6 +71,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.tokens: list[tuple[str, str]] = []
         self.said: list[Op] = []
         self.last_turns: dict[str, tuple[str, int, list[Op]]] = {}
+        self.submit(tasks, 0, "once")
 
     # -- what a call is
 
@@ -154,16 +160,17 @@ class EngineMachine(RuleBasedStateMachine):
                 ops.append(data.draw(st.sampled_from(self.said)))
         self.take_turn(worker, self.queue.nonce(), want, ops, delivery)
 
+    @having("queued", "pending")
     @rule(worker=st.sampled_from(WORKERS), want=st.integers(1, 4))
     def claim(self, worker: str, want: int) -> None:
         self.take_turn(worker, self.queue.nonce(), want, [], "once")
 
+    @having("running")
     @rule(data=st.data(), kind=st.sampled_from(KINDS))
     def settle(self, data: st.DataObject, kind: str) -> None:
         running = [(task.id, task.token) for task in self.model.within("running")]
-        if running:
-            op = Op(kind, *data.draw(st.sampled_from(running)), data.draw(delays))
-            self.take_turn("w1", self.queue.nonce(), 0, [op], "once")
+        op = Op(kind, *data.draw(st.sampled_from(running)), data.draw(delays))
+        self.take_turn("w1", self.queue.nonce(), 0, [op], "once")
 
     @rule(data=st.data())
     def turn_late_resend(self, data: st.DataObject) -> None:
@@ -186,6 +193,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.tokens += [claimed for claimed in turn.claimed if claimed not in self.tokens]
         return turn
 
+    @having("running")
     @rule(data=st.data(), count=st.integers(1, 3), delivery=deliveries)
     def renew(self, data: st.DataObject, count: int, delivery: str) -> None:
         pairs = [self.some_token(data) for _ in range(count)]
@@ -193,6 +201,7 @@ class EngineMachine(RuleBasedStateMachine):
             lambda: self.queue.renew(*pairs), lambda: self.model.renew(LEASE_MS, pairs), delivery
         )  # fmt: skip
 
+    @having("running")
     @rule(
         data=st.data(),
         progress=st.sampled_from((b"", b'{"current":1}', b'{"current":2}')),
@@ -217,6 +226,7 @@ class EngineMachine(RuleBasedStateMachine):
             delivery,
         )
 
+    @having("failed", "cancelled")
     @rule(data=st.data(), attempts=st.sampled_from((1, 3, -1)), delivery=deliveries)
     def retry(self, data: st.DataObject, attempts: int, delivery: str) -> None:
         id, nonce = self.some_id(data, "failed", "cancelled"), self.queue.nonce()
@@ -226,6 +236,7 @@ class EngineMachine(RuleBasedStateMachine):
             delivery,
         )
 
+    @having(*TERMINAL)
     @rule(data=st.data(), delivery=deliveries)
     def delete(self, data: st.DataObject, delivery: str) -> None:
         id = self.some_id(data, *TERMINAL)
@@ -244,7 +255,7 @@ class EngineMachine(RuleBasedStateMachine):
             skip = expected[2]
             assert (dropped, looked, cursor) == (*expected[:2], f"{before}:{skip}")
 
-    @rule(paused=st.booleans(), delivery=deliveries)
+    @rule(paused=st.sampled_from((True, False, False)), delivery=deliveries)
     def pause(self, paused: bool, delivery: str) -> None:
         self.exchange(
             lambda: self.queue.call("pause", int(paused)), lambda: self.model.pause(paused=paused), delivery
@@ -255,6 +266,19 @@ class EngineMachine(RuleBasedStateMachine):
         self.queue.clock += step
         self.model.clock += step
 
+    @having("pending")
+    @rule()
+    def the_next_is_due(self) -> None:
+        self.time_passes(max(0, self.model.within("pending")[0].due - self.model.now))
+        self.promote("once")
+
+    @having("running")
+    @rule(gone=st.booleans(), delivery=deliveries)
+    def a_worker_is_silent(self, gone: bool, delivery: str) -> None:
+        self.time_passes(max(0, self.model.within("running")[0].lease - self.model.now))
+        self.rescue_all(delivery, gone=gone)
+
+    @having("pending")
     @rule(delivery=deliveries)
     def promote(self, delivery: str) -> None:
         self.exchange(lambda: tuple(self.queue.call("promote")), self.model.promote, delivery, again=False)
@@ -341,17 +365,19 @@ class EngineMachine(RuleBasedStateMachine):
             assert rounds <= 6 + len(self.model.tasks), f"never end: {waiting}"
             self.time_passes(max([0, *(task.due - self.model.now for task in self.model.within("pending"))]))
             self.time_passes(2 * LEASE_MS)
-            self.rescue_all()
+            self.rescue_all("once", gone=True)
             turn = self.take_turn("w1", self.queue.nonce(), 16, [], "once")
             ends = [Op("completed", id, token) for id, token in turn.claimed]
             assert self.take_turn("w1", self.queue.nonce(), 0, ends, "once").answers == ["ok"] * len(ends)
             self.agrees_with_the_model()
 
-    def rescue_all(self) -> None:
-        late = [(task.id, task.token, True) for task in self.model.within("running")]
+    def rescue_all(self, delivery: str, *, gone: bool) -> None:
+        late = [(task.id, task.token, gone) for task in self.model.within("running")]
         self.exchange(
-            lambda: self.queue.rescue(*late, losses=LOSSES), lambda: self.model.rescue(late, LOSSES)
-        )  # fmt: skip
+            lambda: self.queue.rescue(*late, losses=LOSSES),
+            lambda: self.model.rescue(late, LOSSES),
+            delivery,
+        )
 
     def leaves_nothing_behind(self) -> None:
         for task in self.model.tasks.values():
