@@ -1,0 +1,177 @@
+"""Redis is away for longer than leases last: running tasks go on, nothing runs twice, no attempt is spent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from callboard.records.state import State
+from callboard.storage.connection import Connection
+from callboard.storage.embedded import EmbeddedServer
+from callboard.storage.operation import Command
+from callboard.storage.scripts import script
+from tests.support.board import Board
+from tests.support.ledger import Ledger
+from tests.support.proxy import Proxy, runs
+from tests.support.waiting import wait_until
+from tests.support.worker_process import ServiceProcess
+
+StartWorker = Callable[..., ServiceProcess]
+Outage = Callable[[float], None]
+
+
+@pytest.fixture
+def outages(server: EmbeddedServer, proxy: Proxy, board: Board) -> dict[str, Outage]:
+    """Ways to be away for so many seconds."""
+
+    def killed(seconds: float) -> None:
+        server.kill()
+        time.sleep(seconds)
+        server.start()
+
+    def refusing(seconds: float) -> None:
+        proxy.refuse()
+        time.sleep(seconds)
+        proxy.accept()
+
+    def hanging(seconds: float) -> None:
+        # What was sent arrives afterwards, although those who sent it have given up.
+        proxy.hang()
+        time.sleep(seconds)
+        proxy.flow()
+
+    def frozen(seconds: float) -> None:
+        # The same in the server itself, whose clock goes on.
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(server.pid, signal.SIGCONT)
+
+    def readonly(seconds: float) -> None:
+        with as_replica(board.connection):
+            time.sleep(seconds)
+
+    return {made.__name__: made for made in (killed, refusing, hanging, frozen, readonly)}
+
+
+@contextmanager
+def as_replica(connection: Connection) -> Iterator[None]:
+    """The server is a replica of nobody: it answers READONLY, as after a failover to another node."""
+    connection.execute(Command("REPLICAOF", "127.0.0.1", "1"))
+    try:
+        yield
+    finally:
+        connection.execute(Command("REPLICAOF", "NO", "ONE"))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("way", "lease", "seconds"),
+    [
+        ("killed", 1.5, 6.0),
+        ("refusing", 1.5, 6.0),
+        ("hanging", 1.5, 6.0),
+        ("frozen", 1.5, 6.0),
+        ("readonly", 1.5, 6.0),
+        ("hanging", 20.0, 60.0),
+    ],
+)
+def test_an_outage_doubles_nothing_and_costs_nothing(
+    way: str,
+    lease: float,
+    seconds: float,
+    outages: dict[str, Outage],
+    proxy: Proxy,
+    server: EmbeddedServer,
+    worker: StartWorker,
+    board: Board,
+    ledger: Ledger,
+) -> None:
+    """Eight tasks run, in threads and in processes; some end during the outage and some long after it.
+
+    A second worker stands by, with slots free and reasons enough to think that the first one is dead.
+    """
+    through = proxy.url(server.url)
+    busy = worker(through, slots=8, lease=lease).ready()
+    short, long = seconds / 2, seconds + 2 * lease
+    running = [
+        task
+        for queue in ("threads", "boxes")
+        for nap in (short, long)
+        for task in board.submit(f"{queue}.nap", 2, payload={"seconds": nap})
+    ]
+    wait_until(lambda: len(ledger.starts()) == 8, 30, "eight bodies")
+    idle = worker(through, slots=8, lease=lease).ready()
+    assert {board.record(task).worker for task in running} == {busy.id}
+    began = time.monotonic()
+    outages[way](seconds)
+    over = time.monotonic()
+    # The workers work on: new tasks start at once.
+    fresh = board.submit("threads.quick", 20) + board.submit("boxes.quick", 20)
+    board.await_end(fresh, 30)
+    resumed = time.monotonic() - over
+    records = board.await_end(running, long + 30)
+    assert ledger.repeated() == {}
+    assert {record.state for record in records} == {State.COMPLETED}
+    assert {len(record.attempts) for record in records} == {1}
+    assert [record.interruptions for record in records] == [()] * 8
+    assert busy.alive
+    assert idle.alive
+    assert board.faults() == []
+    print(f"{way} {over - began:.1f} s, lease {lease:g} s: 0 doubled; resumed in {resumed:.2f} s")
+
+
+@pytest.mark.parametrize("way", ["hanging", "frozen"])
+def test_commands_that_arrive_late_strand_nothing(
+    way: str,
+    outages: dict[str, Outage],
+    proxy: Proxy,
+    server: EmbeddedServer,
+    worker: StartWorker,
+    board: Board,
+    ledger: Ledger,
+) -> None:
+    """Redis hangs under load for longer than callers wait: claims are sent again, and then arrive twice.
+
+    With the default lease, a task that nobody knows to be his would show as one that ends much later.
+    """
+    workers = [worker(proxy.url(server.url), slots=8).ready() for _ in range(2)]
+    tasks = board.submit("threads.nap", 600, payload={"seconds": 0.05})
+    tasks += board.submit("boxes.nap", 200, payload={"seconds": 0.05})
+    wait_until(lambda: len(ledger.ends()) > 50, 30, "some bodies")
+    outages[way](12.0)
+    over = time.monotonic()
+    records = board.await_end(tasks, 60)
+    print(f"{way} under load: all ended {time.monotonic() - over:.1f} s after it")
+    assert ledger.repeated() == {}
+    assert {(record.state, record.attempt, record.interruptions) for record in records} == {
+        (State.COMPLETED, 1, ())
+    }
+    assert all(process.alive for process in workers)
+    assert board.faults() == []
+
+
+def test_a_claim_that_arrives_after_its_successors_strands_nothing(
+    proxy: Proxy, server: EmbeddedServer, worker: StartWorker, board: Board, ledger: Ledger
+) -> None:
+    """A network may hold a packet back while its connection is given up and the work goes on by another.
+
+    The claim inside must not take tasks when it comes at last: nobody waits for its answer any more.
+    """
+    worker(proxy.url(server.url), slots=2).ready()
+    late = proxy.rule("deliver-late", runs(script("callboard.broker", "turn")), times=5, every=3, seconds=2.0)
+    tasks = board.submit("threads.nap", 200, payload={"seconds": 0.05})
+    began = time.monotonic()
+    records = board.await_end(tasks, 60)
+    print(f"{late.hits} claims arrived 2 s late: all ended after {time.monotonic() - began:.1f} s")
+    assert late.hits == 5
+    assert ledger.repeated() == {}
+    assert {(record.state, record.attempt, record.interruptions) for record in records} == {
+        (State.COMPLETED, 1, ())
+    }
+    assert board.faults() == []
