@@ -31,6 +31,13 @@ end
 
 local CLAIM_BYTES = 1048576 -- inline
 
+-- Whether a claim comes after its successor. A network may hold a packet back whose connection was given up
+-- long ago: what that claim took now, nobody would run. Only numbered nonces (`N:RANDOM`) can be told apart.
+local function outdated(nonce, last)
+  local number, latest = string.match(nonce, '^(%d+):'), string.match(last, '^(%d+):')
+  return number and latest and tonumber(number) < tonumber(latest)
+end
+
 -- queued -> running for up to `want` tasks. A repeated nonce answers the same ids again, so a lost reply
 -- strands nothing. Returns an array of {id, token, i, m} (i and m as stored), and how many left `queued`.
 local function claim(worker, nonce, want, lease_ms)
@@ -49,6 +56,7 @@ local function claim(worker, nonce, want, lease_ms)
       end
       return claimed, 0
     end
+    if outdated(nonce, words[1]) then return claimed, 0 end
   end
   if call('HGET', META, 'paused') then return claimed, 0 end
   local ids = call('ZRANGE', QUEUED, 0, want - 1)

@@ -83,6 +83,7 @@ class Pump:
         self._stopping = False
         self._failures = 0
         self._refusals: dict[str, int] = {}
+        self._claims = 0
         self._thread = threading.Thread(target=self._run, name="pump", daemon=True)
         self.ticked = clock.monotonic()
 
@@ -202,7 +203,7 @@ class Pump:
             if state.nonce:
                 want = max(1, want)  # its tasks may be ours already: ask until we know
         if want:
-            state.nonce = state.nonce or new_nonce()
+            state.nonce = state.nonce or self._numbered()
         try:
             reply = self._connection.run(
                 turn.turn(
@@ -236,6 +237,11 @@ class Pump:
             state.hot = True
         for finished, answer in zip(batch, reply.answers, strict=True):
             self._owner.recorded(name, finished, answer)
+
+    def _numbered(self) -> str:
+        # The number tells the store which claim is the newer one, should the older come late.
+        self._claims += 1
+        return f"{self._claims}:{new_nonce()}"
 
     def _due(self, next_due_ms: int | None) -> float | None:
         if next_due_ms is None:
