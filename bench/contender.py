@@ -1,15 +1,18 @@
 """The contenders: the same no-op task on Callboard, Dramatiq with Results, and Huey with results.
 
-Run as a child process for each measurement, `python -m bench.contender NAME WHAT …`, so that none inherits
-another's threads, connections or imports. Prints one JSON object.
+Run as a child process for each measurement, `python -m bench.contender NAME drain|steady|submits URL COUNT`, so
+that none inherits another's threads, connections or imports. Prints one JSON object.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 THREADS = 8
@@ -32,6 +35,7 @@ class Callboard:
         import dramatiq
 
         import callboard
+        from bench.tasks import NAMESPACE, nothing
         from callboard import settings
         from callboard.broker.broker import CallboardBroker
         from callboard.catalog.queue import Queue
@@ -42,10 +46,9 @@ class Callboard:
         from callboard_worker.slots.process import ProcessSlots
         from callboard_worker.slots.thread import ThreadSlots
 
-        callboard.configure(url, namespace="bench")
+        callboard.configure(url, namespace=NAMESPACE)
         self.connection = default.connection()
         Queue("bench", isolation=isolation, slots=threads)  # type: ignore[arg-type]
-        from bench.tasks import nothing
 
         self.task = nothing
         broker = CallboardBroker(connection=self.connection)
@@ -127,7 +130,7 @@ class Huey:
 
         self.huey = RedisHuey("bench-huey", url=url)
 
-        @self.huey.task()
+        @self.huey.task()  # type: ignore[untyped-decorator]
         def nothing(number: int) -> int:
             return number
 
@@ -153,43 +156,69 @@ class Huey:
         self.consumer.stop(graceful=True)
 
 
-CONTENDERS = {"callboard": Callboard, "dramatiq": Dramatiq, "huey": Huey}
+CONTENDERS: dict[str, Callable[[str], Any]] = {
+    "callboard": Callboard,
+    "callboard-process": functools.partial(Callboard, isolation="process"),
+    "dramatiq": Dramatiq,
+    "huey": Huey,
+}
+#: A drain that takes longer has gone wrong.
+LONGEST_SECONDS = 240.0
 
 
 def drain(contender: Any, count: int) -> dict[str, float]:
     """Tasks a second from the worker's start until the last result is stored."""
+    return _drain(contender, count, 0)
+
+
+def steady(contender: Any, count: int) -> dict[str, float]:
+    """Tasks a second after the first fifth: without the start of slots."""
+    return _drain(contender, count, count // 5)
+
+
+def _drain(contender: Any, count: int, before: int) -> dict[str, float]:
     contender.total = count
     contender.submit_batch(count)
-    started = time.perf_counter()
+    began = started = time.perf_counter()
+    spent = time.process_time()
+    done = skipped = 0
     contender.start()
-    while contender.finished() < count:
+    while (done := contender.finished()) < count:
+        if before and not skipped and done >= before:
+            skipped, started, spent = done, time.perf_counter(), time.process_time()
+        if time.perf_counter() - began > LONGEST_SECONDS:
+            raise TimeoutError(f"{done} of {count} tasks after {LONGEST_SECONDS:g} s")
         time.sleep(0.01)
     seconds = time.perf_counter() - started
+    spent = time.process_time() - spent
     contender.stop()
-    return {"tasks": count, "seconds": seconds, "per_second": count / seconds}
+    tasks = count - skipped
+    return {"tasks": tasks, "seconds": seconds, "per_second": tasks / seconds, "cpu_us": spent / tasks * 1e6}
 
 
 def submits(contender: Any, count: int) -> dict[str, float]:
     """Single submits and batched ones a second, no worker running."""
     for number in range(100):
         contender.submit(number)
-    started = time.perf_counter()
-    for number in range(count):
-        contender.submit(number)
-    single = count / (time.perf_counter() - started)
-    started = time.perf_counter()
-    contender.submit_batch(count)
-    return {"single_per_second": single, "batch_per_second": count / (time.perf_counter() - started)}
+    found: dict[str, float] = {}
+    for kind in ("single", "batch"):
+        started, spent = time.perf_counter(), time.process_time()
+        if kind == "single":
+            for number in range(count):
+                contender.submit(number)
+        else:
+            contender.submit_batch(count)
+        found[f"{kind}_cpu_us"] = (time.process_time() - spent) / count * 1e6
+        found[f"{kind}_per_second"] = count / (time.perf_counter() - started)
+    return found
 
 
 def main() -> None:
     name, what, url, count = sys.argv[1:5]
     logging.disable(logging.WARNING)
     contender = CONTENDERS[name](url)
-    print(json.dumps({"drain": drain, "submits": submits}[what](contender, int(count))))
+    print(json.dumps({"drain": drain, "steady": steady, "submits": submits}[what](contender, int(count))))
     sys.stdout.flush()
-    import os
-
     os._exit(0)  # some leave threads behind
 
 
