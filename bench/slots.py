@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 from callboard import task
+from callboard_worker.slots.loop import LoopSlots
 from callboard_worker.slots.process import ProcessSlots
 from callboard_worker.slots.slot import Assignment, Listener, Outcome, SlotGroup
 from callboard_worker.slots.thread import ThreadSlots
@@ -24,6 +25,11 @@ ROUNDS = 3
 
 @task(queue="bench")
 def nothing(number: int) -> int:
+    return number
+
+
+@task(queue="bench")
+async def nothing_async(number: int) -> int:
     return number
 
 
@@ -44,10 +50,10 @@ class Feed(Listener):
         self.places.release()
 
 
-def assignment(number: int) -> Assignment:
+def assignment(number: int, name: str) -> Assignment:
     return Assignment(
         task_id=f"bench_{number}",
-        name="nothing",
+        name=name,
         queue="bench",
         owner="default",
         token="1.x-0",
@@ -59,7 +65,7 @@ def assignment(number: int) -> Assignment:
     )
 
 
-def measure(make: Callable[[Listener, int], SlotGroup], in_flight: int, tasks: int) -> float:
+def measure(make: Callable[[Listener, int], SlotGroup], name: str, in_flight: int, tasks: int) -> float:
     """Microseconds a task."""
     feed = Feed()
     group = make(feed, in_flight)
@@ -67,12 +73,12 @@ def measure(make: Callable[[Listener, int], SlotGroup], in_flight: int, tasks: i
     best = float("inf")
     try:
         for number in range(in_flight):
-            group.run(assignment(number))
+            group.run(assignment(number, name))
         for _ in range(ROUNDS + 1):  # The first one warms up.
             started = time.perf_counter()
             for number in range(tasks):
                 feed.places.acquire()
-                group.run(assignment(number))
+                group.run(assignment(number, name))
             best = min(best, (time.perf_counter() - started) / tasks * 1e6)
         for _ in range(in_flight):
             feed.places.acquire()
@@ -85,13 +91,17 @@ def measure(make: Callable[[Listener, int], SlotGroup], in_flight: int, tasks: i
 
 def main() -> None:
     tasks = int(sys.argv[1]) if len(sys.argv) > 1 else 5_000
-    forms: dict[str, Callable[[Listener, int], SlotGroup]] = {
-        "thread": lambda listener, capacity: ThreadSlots(capacity, listener),
-        "process": lambda listener, capacity: ProcessSlots(capacity, listener, modules=[__file__]),
+    forms: dict[str, tuple[str, Callable[[Listener, int], SlotGroup]]] = {
+        "thread": ("nothing", lambda listener, capacity: ThreadSlots(capacity, listener)),
+        "loop": ("nothing_async", lambda listener, capacity: LoopSlots(capacity, listener)),
+        "process": (
+            "nothing",
+            lambda listener, capacity: ProcessSlots(capacity, listener, modules=[__file__]),
+        ),
     }
     print(f"{'form':<10}{'1 in flight':>14}{'4 in flight':>14}   (µs a task)")
-    for form, make in forms.items():
-        print(f"{form:<10}{measure(make, 1, tasks):>14.1f}{measure(make, 4, tasks):>14.1f}")
+    for form, (name, make) in forms.items():
+        print(f"{form:<10}{measure(make, name, 1, tasks):>14.1f}{measure(make, name, 4, tasks):>14.1f}")
 
 
 if __name__ == "__main__":
