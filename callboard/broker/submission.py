@@ -71,17 +71,21 @@ class Submission:
 
     def __post_init__(self) -> None:
         words = (self.name, self.owner, self.fairness_key, *self.tags)
-        if isinstance(self.tags, str) or len(words) > 3 + MOST_TAGS:
+        try:
+            fit = not _UNFIT.search("".join(words)) and max(map(len, words)) <= LONGEST_TEXT
+        except TypeError:
+            fit = False
+        if not fit:
+            raise Invalid(
+                f"Names, owners, fairness keys and tags are texts of at most {LONGEST_TEXT} characters, no "
+                f"control characters; got {str(words)[:1000]}."
+            )
+        if isinstance(self.tags, str) or len(self.tags) > MOST_TAGS:
             raise Invalid(f"tags: expected at most {MOST_TAGS} words.")
-        for word in words:
-            if not isinstance(word, str) or len(word) > LONGEST_TEXT or _UNFIT.search(word):
-                raise Invalid(
-                    f"Names, owners, fairness keys and tags have at most {LONGEST_TEXT} characters, none of them "
-                    f"a control character; got {str(word)[:LONGEST_TEXT]!r}."
-                )
         numbers = (self.delay_ms, self.due_at_ms, self.expires_in_ms, self.priority)
+        # A number with a fraction would come back as one, where readers expect none.
         if not all(isinstance(number, int) for number in numbers) or not 0 < self.weight < math.inf:
-            raise Invalid(f"Expected whole milliseconds, a priority and a weight above 0; got {numbers}.")
+            raise Invalid(f"Expected whole numbers and a weight above 0; got {numbers}, {self.weight}.")
         latest = LONGEST_DELAY_MS
         if self.due_at_ms:
             latest += clock.now_ms() + _CLOCKS_APART_MS
@@ -227,10 +231,13 @@ def _pack(s: Submission) -> tuple[str, bytes]:
         parent_id=s.parent_id,
     )
     task_id = s.task_id or ids.new_id(s.queue)
+    home, local = ids.split(task_id)
+    if home != s.queue:
+        raise Invalid(f"Task id {task_id!r} names another queue than {s.queue!r}.")
     reason = "delayed" if s.delay_ms > 0 or s.due_at_ms > 0 else ""
     packed: bytes = msgpack.packb(
         [
-            ids.split(task_id)[1],
+            local,
             body.pack(),
             s.name,
             s.owner,

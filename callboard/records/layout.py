@@ -147,7 +147,7 @@ def log(raw: bytes | None) -> list[LogEntry]:
     """The lines of `l:ID`, oldest first."""
     return [
         LogEntry(at, attempt, level.decode(), message.decode("utf-8", "replace"))
-        for at, attempt, level, message in _entries(raw)
+        for at, attempt, level, message, *_ in _entries(raw)
     ]
 
 

@@ -252,7 +252,7 @@ def _json(raw: bytes | None) -> Any:
         return None
     try:
         return json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"undecodable": raw[:200].decode("utf-8", "replace")}
 
 

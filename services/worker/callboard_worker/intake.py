@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dramatiq import DecodeError
-
 from callboard.broker import message as messages
 from callboard.broker import turn
 from callboard.broker.message import HeldMessage
 from callboard.broker.turn import Claim, Ending
-from callboard.records.layout import UndecodableRecord
+from callboard.maintenance.policy import QUARANTINE_LOSSES
 from callboard_worker.definition import Definition, limits
 from callboard_worker.held import Held
 from callboard_worker.slots.slot import Assignment
@@ -23,17 +21,22 @@ def take(queue: str, claim: Claim, known: Mapping[str, Definition]) -> Held | En
     that cannot be decoded (it fails with the cause).
     """
     try:
-        body, record = turn.decode(claim)
-        name = record.name.decode()
-        definition = known.get(name)
-        if definition is None or definition.actor != bool(body.message):
-            return turn.unknown(claim.local, claim.token)
-        message = None
-        if body.message:
-            message = HeldMessage(messages.decode(body, record.options), claim.local, claim.token)
-    except (UndecodableRecord, DecodeError, UnicodeDecodeError) as error:
+        return _take(queue, claim, known)
+    except Exception as error:
+        # Whatever stands in a record or a message, it must not reach the tasks that were claimed beside it.
         told = turn.failure(type(error).__name__, str(error), retryable=False)
         return turn.failed(claim.local, claim.token, outcome="failed", reason="permanent", error=told)
+
+
+def _take(queue: str, claim: Claim, known: Mapping[str, Definition]) -> Held | Ending:
+    body, record = turn.decode(claim)
+    name = record.name.decode()
+    definition = known.get(name)
+    if definition is None or definition.actor != bool(body.message):
+        return turn.unknown(claim.local, claim.token)
+    message = None
+    if body.message:
+        message = HeldMessage(messages.decode(body, record.options), claim.local, claim.token)
     terms = definition.terms
     soft, hard = limits(definition, terms, message.options if message else None)
     assignment = Assignment(
@@ -50,5 +53,13 @@ def take(queue: str, claim: Claim, known: Mapping[str, Definition]) -> Held | En
         hard_limit_ms=hard,
         memory_limit_bytes=terms.memory_limit_bytes,
     )
-    wait_ms = record.wait if record.attempt == 1 else None
-    return Held(claim, queue, definition, assignment, message, priority=record.priority, wait_ms=wait_ms)
+    return Held(
+        claim,
+        queue,
+        definition,
+        assignment,
+        message,
+        priority=record.priority,
+        suspect=record.losses >= QUARANTINE_LOSSES - 1,
+        wait_ms=record.wait if record.attempt == 1 else None,
+    )

@@ -79,6 +79,7 @@ class LoopSlots:
         self._up = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._ended = False
 
     @property
     def stuck(self) -> int:
@@ -135,6 +136,7 @@ class LoopSlots:
             return
         loop = self._loop
         if loop is not None:
+            self._ended = True
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(loop.stop)
         self._thread.join(self.grace_seconds + 1)
@@ -146,7 +148,12 @@ class LoopSlots:
         with asyncio.Runner() as runner:
             loop = self._loop = runner.get_loop()
             loop.call_soon(self._up.set)
-            loop.run_forever()
+            while not self._ended:
+                # A body may stop the loop, and sys.exit in a task of its own comes out here: its siblings go on.
+                try:
+                    loop.run_forever()
+                except BaseException as error:
+                    logger.error("A body raised %s in the event loop, which goes on.", type(error).__name__)
             # Bodies that were given up are cancelled once more; who still does not end must not hold us.
             runner.run(self._last_chance())
 

@@ -14,6 +14,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
+from callboard.records.nesting import DEEPEST, too_deep
 from callboard_worker.slots.slot import RESULT_LIMIT_BYTES
 
 # Types whose JSON form is beyond doubt. Others are refused: a guess would surprise who reads the result.
@@ -49,4 +50,6 @@ def encode_result(value: Any) -> bytes:
             f"The result has {len(encoded):,} bytes; at most {RESULT_LIMIT_BYTES:,} are kept. "
             "Store it elsewhere and return where it is."
         )
+    if too_deep(encoded):
+        raise BadResult(f"The result is nested deeper than {DEEPEST} levels, so nobody could read it again.")
     return encoded
