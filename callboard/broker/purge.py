@@ -6,7 +6,7 @@ from callboard.errors import IllegalTransition
 from callboard.records.ids import check_queue
 from callboard.records.state import State
 from callboard.storage.keys import Keys
-from callboard.storage.operation import Command, Operation, ScriptCall
+from callboard.storage.operation import Operation, ScriptCall
 from callboard.storage.scripts import script
 
 _PURGE = script("callboard.broker", "purge")
@@ -25,13 +25,9 @@ def purge(keys: Keys, queue: str, state: State) -> Operation[int]:
     if state not in PURGEABLE:
         raise IllegalTransition("Running tasks cannot be purged; cancel them.", state=state)
     queue_keys = keys.queue(check_queue(queue))
-    left = int((yield Command("ZCARD", queue_keys.state(state))))
-    dropped, before = 0, ""
-    while left > 0:
-        args = (state, min(STEP, left), before)
-        gone, looked, before = yield ScriptCall(_PURGE, queue_keys.prefix, args)
+    dropped, looked, cursor = 0, STEP, ""
+    # A step that saw fewer than it might has come to the end; younger tasks never keep it from getting there.
+    while looked >= STEP:
+        gone, looked, cursor = yield ScriptCall(_PURGE, queue_keys.prefix, (state, STEP, cursor))
         dropped += int(gone)
-        left -= int(looked)
-        if not looked:
-            break
     return dropped

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from callboard.broker.purge import purge
+from callboard.records.state import State
 from callboard.storage.connection import Connection
 from callboard.storage.faults import StoreRefused
-from tests.support.scripted_queue import LEASE_MS, STATES, NewTask, ScriptedQueue, operation, pack
+from callboard.storage.operation import Operation, ScriptCall
+from tests.support.scripted_queue import LEASE_MS, SCRIPTS, STATES, NewTask, ScriptedQueue, operation, pack
 
 FORGED = "1.forged-1"
 #: What a worker may say, with its arguments.
@@ -298,6 +301,29 @@ def test_a_purge_under_load_reaches_what_stands_behind_younger_tasks(
         total += dropped
     assert total == 5
     assert queue.look().sets[state].keys() == {f"new{n}" for n in range(4)}
+
+
+def test_the_door_to_purge_drops_all_that_stood_there_while_others_submit(queue: ScriptedQueue) -> None:
+    for start in range(0, 300, 100):
+        queue.submit(*(NewTask(f"old{n:03}") for n in range(start, start + 100)))
+    newcomers: list[NewTask] = []
+
+    def under_load() -> Operation[int]:
+        door = purge(queue.connection.keys, "q", State.QUEUED)
+        request = door.send(None)
+        while True:
+            assert isinstance(request, ScriptCall)
+            reply = yield ScriptCall(SCRIPTS["purge"], request.prefix, request.args)  # on the test's clock
+            queue.clock += 1
+            newcomers.extend([NewTask(f"new{len(newcomers) + n:04}", priority=0) for n in range(80)])
+            queue.submit(*newcomers[-80:])
+            try:
+                request = door.send(reply)
+            except StopIteration as end:
+                return int(end.value)
+
+    assert queue.connection.run(under_load()) == 300
+    assert queue.look().sets["queued"].keys() == {task.id for task in newcomers}
 
 
 MALFORMED: list[tuple[str, Callable[[str], bytes]]] = [
