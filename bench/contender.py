@@ -1,7 +1,7 @@
 """The contenders: the same no-op task on Callboard, Dramatiq with Results, and Huey with results.
 
-Run as a child process for each measurement, `python -m bench.contender NAME drain|steady|submits URL COUNT`, so
-that none inherits another's threads, connections or imports. Prints one JSON object.
+Run as a child process for each measurement, `python -m bench.contender NAME drain|steady|submits URL COUNT`,
+so that none inherits another's threads, connections or imports. Prints one JSON object.
 """
 
 from __future__ import annotations
