@@ -392,6 +392,15 @@ def test_a_repeated_claim_answers_the_same_tasks(queue: ScriptedQueue) -> None:
     assert queue.call("forget", "w1", "w9") == 1
 
 
+def test_a_claim_that_was_held_back_on_its_way_takes_nothing(queue: ScriptedQueue) -> None:
+    queue.submit(*(NewTask(f"t{n}") for n in range(4)))
+    assert len(queue.claim(1, nonce="9:a")) == 1
+    assert len(queue.claim(1, nonce="10:b")) == 1
+    assert queue.claim(1, nonce="9:a") == []
+    assert queue.claim(1, nonce="9:a", worker="w2") != []
+    assert len(queue.claim(1, nonce="11:c")) == 1
+
+
 def test_a_task_completed_and_its_neighbour_claimed_in_one_turn_that_is_sent_twice(
     queue: ScriptedQueue,
 ) -> None:

@@ -70,7 +70,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.sent: list[NewTask] = []
         self.tokens: list[tuple[str, str]] = []
         self.said: list[Op] = []
-        self.last_turns: dict[str, tuple[str, int, list[Op]]] = {}
+        self.turns: list[tuple[str, str, int, list[Op]]] = []
         self.submit(tasks, 0, "once")
 
     # -- what a call is
@@ -172,16 +172,17 @@ class EngineMachine(RuleBasedStateMachine):
         op = Op(kind, *data.draw(st.sampled_from(running)), data.draw(delays))
         self.take_turn("w1", self.queue.nonce(), 0, [op], "once")
 
+    @precondition(lambda self: bool(self.turns))
     @rule(data=st.data())
     def turn_late_resend(self, data: st.DataObject) -> None:
-        if self.last_turns:
-            worker = data.draw(st.sampled_from(sorted(self.last_turns)))
-            self.take_turn(worker, *self.last_turns[worker], "once")
+        self.take_turn(*data.draw(st.sampled_from(self.turns[-8:])), "once")
 
     def take_turn(self, worker: str, nonce: str, want: int, ops: list[Op], delivery: str) -> Turn:
-        if want and self.last_turns.get(worker, ("",))[0] != nonce:
-            self.client.lpop(self.queue.keys.wake)  # an idle consumer has been told, or looks by itself
-        self.last_turns[worker] = (nonce, want, ops)
+        sent = (worker, nonce, want, ops)
+        if sent not in self.turns:
+            self.turns.append(sent)
+            if want:
+                self.client.lpop(self.queue.keys.wake)  # an idle consumer has been told, or looks by itself
         packed = [op.pack() for op in ops]
         turn: Turn = self.exchange(
             lambda: self.queue.turn(want, *packed, worker=worker, nonce=nonce),
@@ -316,7 +317,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(WORKERS), delivery=deliveries)
     def forget(self, worker: str, delivery: str) -> None:
-        self.last_turns.pop(worker, None)
+        self.turns = [turn for turn in self.turns if turn[0] != worker]
         self.exchange(lambda: self.queue.call("forget", worker), lambda: self.model.forget(worker), delivery)
 
     @rule(data=st.data(), delivery=deliveries)

@@ -13,6 +13,11 @@ from tests.support.scripted_queue import START_MS, TERMINAL, NewTask, Turn
 from tests.support.task_model import Fairness, Op, Task
 
 
+def number(nonce: str) -> int:
+    """A claim's place in its worker's order."""
+    return int(nonce.partition(":")[0])
+
+
 class Engine:
     """The queue. Each method is a script, takes what it takes and returns what it ought to answer."""
 
@@ -222,6 +227,8 @@ class Engine:
         if memo and memo[0] == nonce:
             known = [self.tasks[id] for id in memo[1] if id in self.tasks]
             return [(t.id, t.token) for t in known if t.state == "running" and f".{nonce}-" in t.token]
+        if memo and number(nonce) < number(memo[0]):
+            return []  # it was held back on its way, and its worker has gone on
         if self.paused:
             return []
         claimed: list[tuple[str, str]] = []

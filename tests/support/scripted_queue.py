@@ -177,9 +177,9 @@ class ScriptedQueue:
         self.client.eval(_SET_CLOCK, 1, self.keys.prefix + "clock", ms)
 
     def nonce(self) -> str:
-        """One that has not been used in this queue."""
+        """One that has not been used in this queue; numbered, as the runner's are."""
         self._nonces += 1
-        return f"n{self._nonces}"
+        return f"{self._nonces}:x"
 
     def call(self, script: str, *args: Any) -> Any:
         """Any script by its name; text in the reply decoded, bytes that are no text left."""
