@@ -10,6 +10,9 @@ from callboard.settings import Settings
 #: The platform's own queue, which every worker serves.
 PLATFORM_QUEUE = "callboard"
 
+#: Expired leases after which a task is quarantined. Before the last one, it runs with nothing beside it.
+QUARANTINE_LOSSES = 3
+
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -24,8 +27,7 @@ class Policy:
     failed_count: int = 50_000
     memory_share: float = 0.60
     events_ms: int = _DAY_MS
-    #: Expired leases after which a task is quarantined.
-    losses: int = 3
+    losses: int = QUARANTINE_LOSSES
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:

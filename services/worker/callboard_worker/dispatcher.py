@@ -53,12 +53,15 @@ class Dispatcher:
     def __init__(self, lanes: Mapping[str, Lane], start: Callable[[Lane, Held], None]) -> None:
         self.lanes = dict(lanes)
         self.draining = False
+        # Claimed as a suspect: nothing more is claimed until it has ended.
+        self._alone: Held | None = None
+        self._alone_started = False
         self._start = start
         self._lock = threading.RLock()
 
     def room(self, name: str) -> int:
         """How many tasks of a queue may be claimed now."""
-        if self.draining:
+        if self.draining or self._alone is not None:
             return 0
         with self._lock:
             lane = self.lanes[name]
@@ -67,11 +70,22 @@ class Dispatcher:
             own = lane.queue.slots - lane.busy - len(lane.backlog)
             return max(0, min(free, own) + lane.extra())
 
-    def accept(self, name: str, claimed: list[Held]) -> None:
-        """Take what was claimed and start what fits."""
+    def accept(self, name: str, claimed: list[Held]) -> list[Held]:
+        """Take what was claimed and start what fits; what has to go back, because only one can be alone.
+
+        A suspect starts when everything else has ended, and nothing runs beside it: if it kills this worker
+        too, it takes nobody along, and if it does not, another one was to blame.
+        """
+        turned_away: list[Held] = []
         with self._lock:
             lane = self.lanes[name]
             for held in claimed:
+                if held.suspect and self._alone is not None:
+                    turned_away.append(held)
+                    continue
+                if held.suspect:
+                    self._alone, self._alone_started = held, False
+                    continue
                 # Mixed priorities: nothing is held beyond the slots for the next thousand tasks.
                 if held.priority != lane.priority:
                     lane.mixed, lane.priority = 1000, held.priority
@@ -79,6 +93,7 @@ class Dispatcher:
                     lane.mixed -= 1
                 lane.backlog.append(held)
             self._fill()
+        return turned_away
 
     def ended(self, held: Held, run_ms: float) -> None:
         """A slot is free again."""
@@ -87,6 +102,8 @@ class Dispatcher:
             lane.busy -= 1
             lane.pool.busy -= 1
             lane.mean_ms += (run_ms - lane.mean_ms) * _MEAN_WEIGHT
+            if held is self._alone:
+                self._alone = None
             self._fill()
 
     def drain(self) -> list[Held]:
@@ -96,11 +113,18 @@ class Dispatcher:
             unstarted = [held for lane in self.lanes.values() for held in lane.backlog]
             for lane in self.lanes.values():
                 lane.backlog.clear()
+            if self._alone is not None and not self._alone_started:
+                unstarted.append(self._alone)
+                self._alone = None
             return unstarted
 
     def withdraw(self, held: Held) -> bool:
         """Take a task that has not started out of the backlog; whether it was there."""
         with self._lock:
+            if held is self._alone and not self._alone_started:
+                self._alone = None
+                self._fill()
+                return True
             try:
                 self.lanes[held.queue].backlog.remove(held)
             except ValueError:
@@ -115,12 +139,21 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """Tasks claimed and not started."""
-        return sum(len(lane.backlog) for lane in self.lanes.values())
+        alone = self._alone is not None and not self._alone_started
+        return sum(len(lane.backlog) for lane in self.lanes.values()) + alone
 
     def _fill(self) -> None:
+        if self._alone is not None and self._alone_started:
+            return
         for lane in self.lanes.values():
             while lane.backlog and lane.pool.busy < lane.pool.capacity and lane.busy < lane.queue.slots:
-                held = lane.backlog.popleft()
-                lane.busy += 1
-                lane.pool.busy += 1
-                self._start(lane, held)
+                self._run(lane, lane.backlog.popleft())
+        alone = self._alone
+        if alone is not None and self.busy == 0 and self.waiting == 1:
+            self._alone_started = True
+            self._run(self.lanes[alone.queue], alone)
+
+    def _run(self, lane: Lane, held: Held) -> None:
+        lane.busy += 1
+        lane.pool.busy += 1
+        self._start(lane, held)

@@ -19,7 +19,10 @@ NOTE_SECONDS = 0.1
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A claimed task. `asked`: why its body was told to stop. `ended`: its end is decided."""
+    """A claimed task. `asked`: why its body was told to stop. `ended`: its end is decided.
+
+    `suspect`: its lease has run out so often that it may be what kills workers; it runs alone.
+    """
 
     claim: Claim
     queue: str
@@ -27,6 +30,7 @@ class Held:
     assignment: Assignment
     message: HeldMessage | None = None
     priority: int = 5
+    suspect: bool = False
     running: bool = False
     started_ms: int = 0
     wait_ms: int | None = None

@@ -77,7 +77,7 @@ class Runner(Listener):
         self._since = clock.now_ms()
         self._ledger = Ledger()
         self._ending_lock = threading.Lock()
-        self._draining = False
+        self._started = self._draining = False
         self._messenger = Messenger(broker, self._finish)
         self._groups: dict[str, SlotGroup] = {}
         self._meters: dict[tuple[str, str, str], tuple[Counter, Histogram, Histogram]] = {}
@@ -121,10 +121,13 @@ class Runner(Listener):
             waiter.start()
         self.loops.start()
         self.pump.start()
+        self._started = True
         self.broker.emit_after("worker_boot", self)
 
     def live(self) -> bool:
-        """Whether the runner's own loops tick; says nothing about Redis."""
+        """Whether the runner's own loops tick; says nothing about Redis, nor about a start that takes long."""
+        if not self._started:
+            return True
         now = clock.monotonic()
         # A turn may wait for its socket time-out with resends, a renewal for one of each queue.
         patience = 60.0
@@ -167,8 +170,9 @@ class Runner(Listener):
         if self._draining:
             for held in ours:
                 self._end(held, turn.release(held.claim.local, held.claim.token, cause="shutdown"))
-        else:
-            self.dispatcher.accept(queue, ours)
+            return
+        for held in self.dispatcher.accept(queue, ours):
+            self._end(held, turn.release(held.claim.local, held.claim.token, cause="has to run alone"))
 
     def quiet(self, queue: str) -> None:
         """Nothing is ready: listen."""
@@ -277,6 +281,8 @@ class Runner(Listener):
     def told_to_stop(self, queue: str, local: str, token: str, word: str) -> None:
         """A renewal or the control channel says that a held task must not go on."""
         held = self._ledger.find(local, token)
+        if held is None and word == "lost":
+            self.keeper.drop(queue, local, token)  # its end was recorded while its renewal was under way
         if held is None or held.ended:
             return
         if word == "stale" and held.definition.terms.on_lost_lease != "stop":
