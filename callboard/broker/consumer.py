@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 import redis
-from dramatiq import Consumer, DecodeError, MessageProxy
+from dramatiq import Consumer, MessageProxy
 from dramatiq.errors import ConnectionClosed
 
 from callboard import clock
@@ -21,7 +21,6 @@ from callboard.broker.settle import settle
 from callboard.broker.submission import new_nonce
 from callboard.broker.turn import Claim, Ending
 from callboard.errors import CallboardError, StoreFull, StoreUnavailable
-from callboard.records.layout import UndecodableRecord
 
 if TYPE_CHECKING:
     from callboard.broker.broker import CallboardBroker
@@ -99,7 +98,8 @@ class CallboardConsumer(Consumer):
                 self._refuse(turn.unknown(claim.local, claim.token))
                 return None
             return HeldMessage(decode(body, record.options), claim.local, claim.token)
-        except (UndecodableRecord, DecodeError) as error:
+        except Exception as error:
+            # Whatever stands in a record or a message, it must not reach those that were claimed beside it.
             told = turn.failure(type(error).__name__, str(error), retryable=False)
             ending = turn.failed(claim.local, claim.token, outcome="failed", reason="permanent", error=told)
             self._refuse(ending)
@@ -116,7 +116,7 @@ class CallboardConsumer(Consumer):
     def _listen(self, seconds: float) -> None:
         """Block until a wake token comes. Never with time-out 0, which would block for ever."""
         if self._bell is None:
-            self._bell = self._broker.connection.blocking()
+            self._bell = self._broker.connection.blocking(self._timeout)
         self._bell.blpop([self._broker.keys.queue(self._queue).wake], timeout=max(0.01, round(seconds, 3)))
 
     def ack(self, message: MessageProxy) -> None:

@@ -71,6 +71,7 @@ class Keeper:
         """Show the presence (if Redis answers) and begin. `shortest_lease_ms` sets the pace."""
         self._shortest = shortest_lease_ms
         self._presence()
+        self.ticked = clock.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
@@ -87,9 +88,15 @@ class Keeper:
         pace = self._shortest / 4000
         wait = pace
         while not self._stop.wait(wait):
-            # The presence first: it must not outlive the leases, or a dead worker looks alive to the rescuer.
-            good = self._presence()
-            good = self._renew() and good
+            try:
+                # The presence first: it must not outlive the leases, or a dead worker looks alive to the
+                # rescuer.
+                good = self._presence()
+                good = self._renew() and good
+            except Exception:
+                # Without this thread every lease of the process runs out while its bodies go on.
+                logger.exception("A round of renewals failed; the next one follows.")
+                good = False
             self.ticked = clock.monotonic()
             wait = pace if good else min(pace, _HURRY_SECONDS)
 

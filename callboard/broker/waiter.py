@@ -59,7 +59,7 @@ class Waiter:
                 return
             try:
                 if self._client is None:
-                    self._client = self._connection.blocking()
+                    self._client = self._connection.blocking(LOOK_SECONDS)
                 token = self._client.blpop([wake], timeout=LOOK_SECONDS)
             except (redis.RedisError, CallboardError, OSError, ValueError) as error:
                 if self._stopping:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import redis
 
 from callboard import clock
-from callboard.storage.address import Address, AsyncClient, Client
+from callboard.storage.address import SOCKET_TIMEOUT_SECONDS, Address, AsyncClient, Client
 from callboard.storage.faults import translate
 from callboard.storage.keys import Keys
 from callboard.storage.operation import Command, Everywhere, NodeOf, Operation, Request, ScriptCall
@@ -158,10 +158,15 @@ class Connection(_Base):
         if isinstance(self.client, redis.Redis):
             self.client.connection_pool.disconnect(inuse_connections=False)
 
-    def blocking(self) -> Client:
-        """A client of its own for commands that block; the caller closes it. No resends: the caller loops."""
+    def blocking(self, longest_seconds: float | None = None) -> Client:
+        """A client of its own for commands that block; the caller closes it. No resends: the caller loops.
+
+        `longest_seconds`: how long its commands block at most. Without it, a connection that the network has
+        forgotten is waited on for hours.
+        """
+        timeout = None if longest_seconds is None else longest_seconds + SOCKET_TIMEOUT_SECONDS
         try:
-            return self.address.client(socket_timeout=None, resends=0)
+            return self.address.client(socket_timeout=timeout, resends=0)
         except _FAULTS as error:
             raise translate(error) from error
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from callboard import clock
 from callboard.broker import turn
-from callboard.broker.turn import FLUSH_BYTES, FLUSH_TASKS, Answer, Claim, Ending
+from callboard.broker.turn import FLUSH_BYTES, FLUSH_TASKS, Answer, Claim, Ending, TurnReply
 from callboard.errors import CallboardError, StoreFull, StoreUnavailable
 from callboard.storage.connection import Connection
 from callboard.submit import new_nonce
@@ -27,6 +27,7 @@ _TICK_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 1.0
 #: A finish that Redis refuses (not: cannot take now) is tried this often, then left to the rescuer.
 _REFUSALS = 3
+_REFUSED_SECONDS = 0.1
 
 
 class Finished(NamedTuple):
@@ -63,6 +64,8 @@ class _Queue:
     due: float | None = None
     nonce: str = ""
     lease_ms: int = 20_000
+    failures: int = 0
+    not_before: float = 0.0
 
 
 class Pump:
@@ -81,7 +84,8 @@ class Pump:
         self._cv = threading.Condition()
         self._asleep = False
         self._stopping = False
-        self._failures = 0
+        # One server: what it refuses to one queue it refuses to all. A cluster's nodes fail one by one.
+        self._apart = connection.address.kind == "cluster"
         self._refusals: dict[str, int] = {}
         self._claims = 0
         self._thread = threading.Thread(target=self._run, name="pump", daemon=True)
@@ -89,6 +93,7 @@ class Pump:
 
     def start(self) -> None:
         """Start the thread."""
+        self.ticked = clock.monotonic()
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
@@ -106,8 +111,8 @@ class Pump:
 
     @property
     def failing(self) -> bool:
-        """Whether the last turn met an error."""
-        return self._failures > 0
+        """Whether the last turn of a queue met an error."""
+        return any(state.failures for state in self._queues.values())
 
     def done(self, queue: str, finished: Finished) -> None:
         """Record an end with one of the next turns. From any thread; does not block."""
@@ -136,30 +141,36 @@ class Pump:
         while True:
             self._sleep()
             self.ticked = clock.monotonic()
-            if self._stopping and not self.unrecorded and not any(q.nonce for q in self._queues.values()):
+            if self._finished:
                 return
             for name, state in self._queues.items():
                 try:
                     if self._wants(name, state):
                         self._turn(name, state)
-                except (StoreUnavailable, StoreFull) as error:
-                    self._failed(error)
-                    break
-                except Exception:
-                    logger.exception("A turn of queue %s failed.", name)
-                    self._failed(None)
-                    break
+                except Exception as error:
+                    self._failed(name, state, error)
 
-    def _failed(self, error: CallboardError | None) -> None:
-        if self._failures == 0 and error is not None:
+    @property
+    def _finished(self) -> bool:
+        return self._stopping and not any(q.done or q.nonce for q in self._queues.values())
+
+    def _failed(self, name: str, state: _Queue, error: Exception) -> None:
+        if not isinstance(error, StoreUnavailable | StoreFull):
+            logger.error("A turn of queue %s failed.", name, exc_info=error)
+        elif not self.failing:
             logger.warning("%s The worker keeps what it holds and goes on trying.", error)
-        self._failures += 1
-        clock.sleep(min(_LONGEST_BACKOFF_SECONDS, 0.05 * 2 ** min(self._failures, 10)))
+        state.failures += 1
+        not_before = clock.monotonic() + min(_LONGEST_BACKOFF_SECONDS, 0.05 * 2 ** min(state.failures, 10))
+        alike = isinstance(error, StoreUnavailable) and not self._apart
+        for other in self._queues.values() if alike else (state,):
+            other.not_before = not_before
 
     def _wants(self, name: str, state: _Queue) -> bool:
+        now = clock.monotonic()
+        if now < state.not_before:
+            return False
         if state.done or state.nonce:
             return True
-        now = clock.monotonic()
         if state.due is not None and now >= state.due:
             state.due, state.hot = None, True
         return state.hot and not self._stopping and self._owner.room(name) > 0
@@ -171,11 +182,13 @@ class Pump:
             self._asleep = True
             try:
                 while True:
-                    done = self.unrecorded
                     wanted = [n for n, q in self._queues.items() if not q.done and self._wants(n, q)]
-                    if wanted or self._stopping:
+                    if wanted or self._finished:
                         return
-                    if done and (lingered or done >= _LINGER_COMPANY or not self._owner.waiting):
+                    now = clock.monotonic()
+                    done = sum(len(q.done) for q in self._queues.values() if now >= q.not_before)
+                    at_once = lingered or self._stopping or done >= _LINGER_COMPANY
+                    if done and (at_once or not self._owner.waiting):
                         return
                     if done:
                         lingered = True
@@ -193,6 +206,7 @@ class Pump:
             for name, state in self._queues.items()
             if state.due is not None and self._owner.room(name) > 0
         ]
+        dues += [state.not_before - now for state in self._queues.values() if state.not_before > now]
         return max(0.0005, min([_TICK_SECONDS, *dues]))
 
     def _turn(self, name: str, state: _Queue) -> None:
@@ -204,6 +218,8 @@ class Pump:
                 want = max(1, want)  # its tasks may be ours already: ask until we know
         if want:
             state.nonce = state.nonce or self._numbered()
+            # From here on: a token that comes while the turn is under way speaks of work that it may not see.
+            state.hot = False
         try:
             reply = self._connection.run(
                 turn.turn(
@@ -216,27 +232,38 @@ class Pump:
                     lease_ms=state.lease_ms,
                 )
             )
-        except (StoreUnavailable, StoreFull):
+        except Exception as error:
+            state.hot = state.hot or want > 0
+            if isinstance(error, CallboardError) and not isinstance(error, StoreUnavailable | StoreFull):
+                self._refused(name, state, batch, error)
+                return
             state.done.extendleft(reversed(batch))
             raise
-        except CallboardError as error:
-            self._refused(name, state, batch, error)
-            return
-        if self._failures:
-            logger.info("Redis answers again.")
-            self._failures = 0
-        if want:
-            state.nonce = ""
-            state.hot = reply.left > 0 and not reply.paused
-            state.due = self._due(reply.next_due_ms)
-            if reply.claims:
-                self._owner.claimed(name, reply.claims)
-            if not state.hot:
-                self._owner.quiet(name)
-        elif reply.left > 0 and not reply.paused:
+        self._answered(state)
+        if reply.left > 0 and not reply.paused:
             state.hot = True
-        for finished, answer in zip(batch, reply.answers, strict=True):
-            self._owner.recorded(name, finished, answer)
+        try:
+            if want:
+                self._claimed(name, state, reply)
+        finally:
+            for finished, answer in zip(batch, reply.answers, strict=True):
+                self._owner.recorded(name, finished, answer)
+
+    def _answered(self, state: _Queue) -> None:
+        if not self.failing:
+            return
+        for other in (state,) if self._apart else self._queues.values():
+            other.failures, other.not_before = 0, 0.0
+        if not self.failing:
+            logger.info("Redis answers again.")
+
+    def _claimed(self, name: str, state: _Queue, reply: TurnReply) -> None:
+        state.nonce = ""
+        state.due = self._due(reply.next_due_ms)
+        if reply.claims:
+            self._owner.claimed(name, reply.claims)
+        if not state.hot:
+            self._owner.quiet(name)
 
     def _numbered(self) -> str:
         # The number tells the store which claim is the newer one, should the older come late.
@@ -272,8 +299,8 @@ class Pump:
                 self._give_up(name, state, finished)
             else:
                 self._owner.recorded(name, finished, answer)
-        self._failures += 1
-        clock.sleep(0.1)
+        state.failures += 1
+        state.not_before = clock.monotonic() + _REFUSED_SECONDS
 
     def _give_up(self, name: str, state: _Queue, finished: Finished) -> None:
         token = finished.ending.token

@@ -125,7 +125,7 @@ class Runner(Listener):
         self.broker.emit_after("worker_boot", self)
 
     def live(self) -> bool:
-        """Whether the runner's own loops tick; says nothing about Redis, nor about a start that takes long."""
+        """Whether the runner's own loops tick, once it has started; says nothing about Redis."""
         if not self._started:
             return True
         now = clock.monotonic()

@@ -149,7 +149,7 @@ class LoopSlots:
             loop = self._loop = runner.get_loop()
             loop.call_soon(self._up.set)
             while not self._ended:
-                # A body may stop the loop, and sys.exit in a task of its own comes out here: its siblings go on.
+                # A body may stop the loop, and its sys.exit in another task comes out here: siblings go on.
                 try:
                     loop.run_forever()
                 except BaseException as error:
