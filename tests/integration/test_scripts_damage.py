@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -198,6 +200,38 @@ def test_no_bytes_wedge_a_queue(queue: ScriptedQueue, junk: bytes, keep: int) ->
     for claim in claimed:
         queue.complete(*claim)
     assert queue.look_at_sets().get("queued") is None
+
+
+@pytest.mark.parametrize("state", ["pending", "queued", "running", "cancel"])
+def test_a_flipped_byte_stops_no_script_halfway(queue: ScriptedQueue, state: str) -> None:
+    noise = random.Random(state)
+    for trial in range(100):
+        id = f"t{trial}"
+        queue.submit(NewTask(id, priority=0))
+        [(_, token)] = queue.claim()
+        if state == "pending":
+            queue.retry_later(id, token, 5)
+        elif state != "running":
+            queue.settle("release", id, token, "shutdown")
+        raw: Any = queue.client.get(queue.keys.mutable(id))
+        damaged = bytearray(raw)
+        damaged[noise.randrange(1, len(raw))] = noise.choice(
+            [0xC0, 0xA0, 0x01, 0x80, 0x90, noise.randrange(256)]
+        )
+        queue.client.set(queue.keys.mutable(id), bytes(damaged))
+        queue.clock += 5
+        if state == "running":
+            queue.renew((id, token))
+            queue.note(id, token, b"{}", 1, 1, [b"line"])
+            queue.clock += LEASE_MS
+            queue.rescue(*((id, token, True) for id, token, _, _ in queue.call("expired", 9)))
+        elif state == "cancel":
+            queue.cancel(id)
+        for claimed in queue.claim(4):
+            queue.complete(*claimed)
+        waiting = queue.look_at_sets()
+        assert id not in waiting.get("queued", ())
+        queue.client.delete(queue.keys.state("pending"), queue.keys.state("running"))
 
 
 def bring_into(queue: ScriptedQueue, state: str) -> None:

@@ -12,16 +12,28 @@ local OPTIONS, NONCE, RUNS, MISSES, HISTORY, REPLAY = 29, 30, 31, 32, 33, 34 -- 
 local FIELDS = 34 -- inline
 
 local RECORD_VERSION = '\1'
--- Terminal states, and the set that each state lives in (a member of set P .. state).
+-- Each state's set is P .. state.
 local TERMINAL = { completed = true, failed = true, cancelled = true }
+local STATES = { pending = true, queued = true, running = true, completed = true, failed = true, cancelled = true }
 
 local function integer(number) return string.format('%.0f', number) end
+
+-- A field of another type would stop some script halfway, each time that it meets the record. So every field is
+-- used here once, as what it is: a sum and a concatenation, the cheapest check that Lua has (0.5 us).
+local function unpacked(raw)
+  local m = cmsgpack.unpack(string.sub(raw, 2))
+  return m, m[PRIORITY] + m[SCORE] + m[WEIGHT] + m[ATTEMPT] + m[MAX_ATTEMPTS] + m[LOSSES] + m[CREATED] + m[DUE]
+    + m[QUEUED_AT] + m[STARTED] + m[WAIT] + m[FINISHED] + m[EXPIRES] + m[CANCEL] + m[TERMINATE]
+    + m[PROGRESS_SEQ] + m[LOG_LINES] + m[LOG_BYTES] + m[LOG_SEQ] + m[RUNS] + m[MISSES] + m[HISTORY],
+    m[TOKEN] .. m[OUTCOME] .. m[FAIR] .. m[NAME] .. m[OWNER] .. m[REASON] .. m[WORKER] .. m[PROGRESS]
+    .. m[OPTIONS] .. m[NONCE] .. m[REPLAY]
+end
 
 -- The record of `raw` (the value of `m:ID`), or false when it cannot be decoded.
 local function decode(raw)
   if string.sub(raw, 1, 1) ~= RECORD_VERSION then return false end
-  local good, m = pcall(cmsgpack.unpack, string.sub(raw, 2))
-  if not good or type(m) ~= 'table' or type(m[STATE]) ~= 'string' or #m < FIELDS then return false end
+  local good, m = pcall(unpacked, raw)
+  if not good or not STATES[m[STATE]] or #m < FIELDS then return false end
   return m
 end
 
