@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback as traceback_module
 from typing import Any
 
+from dramatiq.errors import ActorNotFound
 from dramatiq.middleware import SkipMessage
 
 from callboard.broker import outbox, turn
@@ -12,6 +13,8 @@ from callboard.broker.message import HeldMessage, encode_options
 from callboard.broker.turn import Ending, Notes
 
 _TRACEBACK_CHARS = 16 * 1024
+#: Never about the body: it was left out, or nobody has it.
+_FINAL = (SkipMessage, ActorNotFound)
 
 
 def settle(
@@ -44,7 +47,7 @@ def settle(
         )
     if good:
         return turn.completed(held.local, held.token, result, notes, followers)
-    final = held.final or isinstance(raised, SkipMessage) or (bool(throws) and isinstance(raised, throws))
+    final = held.final or isinstance(raised, _FINAL) or (bool(throws) and isinstance(raised, throws))
     told = error or failure_of(raised, retryable=not final)
     if again is not None:
         return turn.retry(

@@ -1,0 +1,488 @@
+"""Dramatiq's middleware on our broker: hooks in their order, and nothing lost that they send."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import dramatiq
+import pytest
+from dramatiq import Middleware
+from dramatiq.middleware import AsyncIO, CurrentMessage, Shutdown, SkipMessage
+
+from callboard import context
+from callboard.broker.broker import CallboardBroker
+from callboard.records.record import TaskRecord
+from tests.conformance.surroundings import worker
+from tests.support.board import Board
+from tests.support.waiting import wait_until
+
+_JOIN_MS = 15_000
+
+
+@pytest.fixture
+def record(redis_broker: CallboardBroker) -> Callable[[Any], TaskRecord]:
+    """The record of a message."""
+    board = Board(redis_broker.connection)
+    return lambda message: board.record(redis_broker.task_id(message))
+
+
+def hooked(broker: CallboardBroker, **hooks: Callable[..., None]) -> None:
+    """Add a middleware with these hooks, `(broker, message, …)`."""
+    broker.add_middleware(
+        type("Hooked", (Middleware,), {name: staticmethod(h) for name, h in hooks.items()})()
+    )
+
+
+def teller(told: list[str], name: str) -> Callable[..., None]:
+    return lambda *_, **__: told.append(name)
+
+
+ENDS = ("before_ack", "after_ack", "before_nack", "after_nack", "after_skip_message")
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["good", "bad"])
+def test_hooks_come_in_dramatiqs_order(redis_broker, redis_worker, good) -> None:
+    told: list[str] = []
+    names = (*ENDS, "before_process_message", "after_process_message")
+    hooked(redis_broker, **{name: teller(told, name) for name in names})
+
+    @dramatiq.actor(max_retries=0)
+    def work():
+        told.append("body")
+        if not good:
+            raise RuntimeError("no way")
+
+    work.send()
+    end = "ack" if good else "nack"
+    wait_until(lambda: f"after_{end}" in told, 10)
+    assert told == [
+        "before_process_message", "body", "after_process_message", f"before_{end}", f"after_{end}"
+    ]  # fmt: skip
+
+
+def test_after_ack_comes_when_the_end_is_recorded(redis_broker, redis_worker, record) -> None:
+    seen: list[str] = []
+    hooked(redis_broker, after_ack=lambda broker, message: seen.append(record(message).state))
+
+    @dramatiq.actor
+    def work():
+        pass
+
+    for _ in range(20):
+        work.send()
+    wait_until(lambda: len(seen) == 20, 10)
+    assert set(seen) == {"completed"}
+
+
+def test_a_message_that_a_hook_skips_is_done(redis_broker, redis_worker, record) -> None:
+    told: list[str] = []
+
+    def skip(broker, message):
+        raise SkipMessage("not today")
+
+    hooked(redis_broker, before_process_message=skip, **{name: teller(told, name) for name in ENDS})
+
+    @dramatiq.actor
+    def work():
+        told.append("body")
+
+    message = work.send()
+    wait_until(lambda: "after_ack" in told, 10)
+    assert told == ["after_skip_message", "before_ack", "after_ack"]
+    assert (record(message).state, record(message).result) == ("completed", None)
+
+
+def test_a_hook_can_reject_a_message(redis_broker, redis_worker, record) -> None:
+    hooked(redis_broker, before_process_message=lambda broker, message: message.fail())
+    ran: list[int] = []
+
+    @dramatiq.actor
+    def work():
+        ran.append(1)
+
+    message = work.send()
+    redis_broker.join("default", timeout=_JOIN_MS)
+    assert ran == []
+    assert (record(message).state, record(message).reason) == ("failed", "permanent")
+
+
+def test_a_message_too_old_fails_with_that_cause(redis_broker, redis_worker, record) -> None:
+    @dramatiq.actor(max_age=1)
+    def work():
+        raise AssertionError("too late")
+
+    message = work.send_with_options(delay=20)
+    redis_broker.join("default", timeout=_JOIN_MS)
+    kept = record(message)
+    assert (kept.state, kept.reason, kept.error["type"]) == ("failed", "permanent", "SkipMessage")
+
+
+def test_a_hook_may_put_a_message_off(redis_broker, redis_worker, record) -> None:
+    """A common recipe of limiters: enqueue the message once more and skip it now."""
+    offs: list[int] = []
+
+    def put_off(broker, message):
+        if len(offs) < 3:
+            offs.append(message.options.setdefault("offs", 0))
+            message.options["offs"] += 1
+            broker.enqueue(message, delay=10)
+            raise SkipMessage("later")
+
+    hooked(redis_broker, before_process_message=put_off)
+    runs: list[int] = []
+
+    @dramatiq.actor(max_retries=0)
+    def work():
+        runs.append(1)
+
+    message = work.send()
+    wait_until(lambda: record(message).state == "completed", 10)
+    assert offs == [0, 1, 2], "options travel along"
+    assert runs == [1]
+    assert record(message).attempt == 1, "it costs no attempt"
+
+
+def test_a_hook_may_send_a_message_round_again(redis_broker, redis_worker, record) -> None:
+    def again(broker, message, *, result=None, exception=None):
+        if result != "done":
+            broker.enqueue(message, delay=5)
+
+    hooked(redis_broker, after_process_message=again)
+    runs: list[int] = []
+
+    @dramatiq.actor
+    def poll():
+        runs.append(1)
+        return "done" if len(runs) == 4 else None
+
+    message = poll.send()
+    wait_until(lambda: record(message).state == "completed", 10)
+    assert len(runs) == 4
+    assert record(message).result == "done"
+
+
+def test_a_body_may_send_its_own_message_again(redis_broker, redis_worker) -> None:
+    redis_broker.add_middleware(CurrentMessage())
+    runs: list[int] = []
+
+    @dramatiq.actor
+    def work():
+        runs.append(1)
+        if len(runs) < 3:
+            redis_broker.enqueue(CurrentMessage.get_current_message(), delay=5)
+
+    work.send()
+    wait_until(lambda: len(runs) == 3, 10)
+    redis_broker.join("default", timeout=_JOIN_MS)
+    assert len(runs) == 3
+
+
+def test_enqueue_hooks_see_retries_and_follow_ups(redis_broker, redis_worker) -> None:
+    seen: list[tuple[str, int | None]] = []
+    hooked(
+        redis_broker,
+        after_enqueue=lambda broker, message, delay: seen.append((message.actor_name, delay is not None)),
+    )
+
+    @dramatiq.actor(max_retries=1, min_backoff=1, max_backoff=1)
+    def work():
+        if seen.count(("work", True)) == 0:
+            raise RuntimeError("once")
+        return 1
+
+    @dramatiq.actor
+    def after(number=None):
+        pass
+
+    (work.message() | after.message()).run()
+    wait_until(lambda: ("after", False) in seen, 10)
+    redis_broker.join("default", timeout=_JOIN_MS)
+    assert seen == [("work", False), ("work", True), ("after", False)]
+
+
+def test_a_failure_tells_who_asked(redis_broker, redis_worker, record) -> None:
+    """on_failure at each attempt, on_retry_exhausted once, with the traceback that Retries keeps."""
+    failures: list[dict[str, Any]] = []
+    exhausted: list[Any] = []
+
+    @dramatiq.actor
+    def failed(message_data, exception_data):
+        failures.append(exception_data)
+
+    @dramatiq.actor
+    def gave_up(message_data, retries):
+        exhausted.append((message_data, retries))
+
+    @dramatiq.actor(
+        max_retries=2, min_backoff=1, max_backoff=1, on_failure="failed", on_retry_exhausted="gave_up"
+    )
+    def work():
+        raise RuntimeError("no way")
+
+    message = work.send()
+    redis_broker.join("default", timeout=_JOIN_MS)
+    assert failures == [{"type": "RuntimeError", "message": "no way"}] * 3
+    [(data, retries)] = exhausted
+    assert retries == {"retries": 2, "max_retries": 2}
+    assert data["message_id"] == message.message_id
+    assert 'RuntimeError("no way")' in data["options"]["traceback"]
+    assert (record(message).state, record(message).reason) == ("failed", "exhausted")
+    assert [attempt.outcome for attempt in record(message).attempts] == ["failed"] * 3
+
+
+def test_expected_exceptions_are_not_retried(redis_broker, redis_worker, record) -> None:
+    class Expected(Exception):
+        pass
+
+    failures: list[Any] = []
+
+    @dramatiq.actor
+    def failed(message_data, exception_data):
+        failures.append(exception_data["type"])
+
+    @dramatiq.actor(throws=Expected, max_retries=5, on_failure="failed")
+    def work():
+        raise Expected("as always")
+
+    message = work.send()
+    redis_broker.join("default", timeout=_JOIN_MS)
+    kept = record(message)
+    assert (kept.state, kept.reason, kept.attempt) == ("failed", "permanent", 1)
+    assert kept.error["retryable"] is False
+    assert failures == ["Expected"]
+
+
+def test_retry_when_decides(redis_broker, redis_worker, record) -> None:
+    class Passing(Exception):
+        pass
+
+    runs: list[int] = []
+
+    @dramatiq.actor(
+        retry_when=lambda retries, error: isinstance(error, Passing), min_backoff=1, max_backoff=1
+    )
+    def work():
+        runs.append(1)
+        raise Passing if len(runs) < 4 else RuntimeError("for good")
+
+    message = work.send()
+    redis_broker.join("default", timeout=_JOIN_MS)
+    assert len(runs) == 4
+    assert record(message).state == "failed"
+    assert record(message).max_attempts is None
+
+
+def test_dramatiqs_retry_sets_the_delay(redis_broker, redis_worker, record) -> None:
+    runs: list[float] = []
+
+    @dramatiq.actor(max_retries=3, min_backoff=60_000)
+    def work():
+        runs.append(time.monotonic())
+        if len(runs) < 3:
+            raise dramatiq.Retry("the other side is busy", delay=100)
+
+    message = work.send()
+    redis_broker.join("default", timeout=_JOIN_MS)
+    assert record(message).state == "completed"
+    assert [0.1 <= b - a < 5 for a, b in pairwise(runs)] == [True, True]
+
+
+def test_no_retries_without_the_middleware(redis_url, namespace, host) -> None:
+    broker = CallboardBroker(redis_url, namespace=namespace, middleware=[])
+    dramatiq.set_broker(broker)
+    runs: list[int] = []
+
+    @dramatiq.actor
+    def work():
+        runs.append(1)
+        raise RuntimeError("no way")
+
+    with worker(broker, worker_threads=2, worker_timeout=100):
+        message = work.send()
+        broker.join("default", timeout=_JOIN_MS)
+        kept = Board(broker.connection).record(broker.task_id(message))
+    assert runs == [1]
+    assert (kept.state, kept.max_attempts) == ("failed", 1)
+    broker.close()
+    dramatiq.broker.global_broker = None
+
+
+def test_an_actor_may_be_async(redis_broker, host) -> None:
+    redis_broker.add_middleware(AsyncIO())
+    waiting = asyncio.Barrier(4)
+
+    @dramatiq.actor
+    async def work(number):
+        await waiting.wait()
+        return number
+
+    with worker(redis_broker, worker_threads=4, worker_timeout=100):
+        messages = [work.send(number) for number in range(4)]
+        redis_broker.join("default", timeout=_JOIN_MS)
+    board = Board(redis_broker.connection)
+    assert [board.record(redis_broker.task_id(m)).result for m in messages] == [0, 1, 2, 3]
+
+
+def test_an_actor_may_ask_for_the_shutdown(redis_broker, host) -> None:
+    running, told = threading.Event(), threading.Event()
+
+    @dramatiq.actor(notify_shutdown=True, max_retries=3, min_backoff=60_000)
+    def work():
+        running.set()
+        try:
+            for _ in range(1000):
+                time.sleep(0.01)
+        except Shutdown:
+            told.set()
+            raise
+
+    with worker(redis_broker, worker_threads=1, worker_timeout=100):
+        message = work.send()
+        assert running.wait(10)
+    assert told.is_set()
+    kept = Board(redis_broker.connection).record(redis_broker.task_id(message))
+    assert (kept.state, kept.reason) == ("pending", "backoff")
+
+
+def test_options_that_no_encoder_takes_fail_with_the_cause(redis_broker, redis_worker, record) -> None:
+    hooked(
+        redis_broker,
+        before_process_message=lambda broker, message: message.options.update(lock=threading.Lock()),
+    )
+
+    @dramatiq.actor(max_retries=3, min_backoff=1)
+    def work():
+        raise RuntimeError("the body's own")
+
+    message = work.send()
+    redis_broker.join("default", timeout=_JOIN_MS)
+    kept = record(message)
+    assert (kept.state, kept.reason) == ("failed", "permanent")
+    assert "lock" in kept.error["message"]
+
+
+@pytest.mark.parametrize("host", ["runner"], indirect=True)
+class TestOnOurRunner:
+    """What Dramatiq's worker does not offer, or gets wrong."""
+
+    @pytest.fixture(autouse=True)
+    def running(self, redis_broker, redis_worker) -> None:
+        """The runner."""
+
+    def test_hooks_may_change_what_the_body_gets(self, redis_broker, record) -> None:
+        def unseal(broker, message):
+            message.kwargs["secret"] = message.kwargs["secret"][::-1]
+
+        # Before the runner reads which middleware there is: it starts with the first queue.
+        hooked(redis_broker, before_process_message=unseal)
+
+        @dramatiq.actor
+        def work(secret):
+            return secret
+
+        message = work.send(secret="emases")
+        redis_broker.join("default", timeout=_JOIN_MS)
+        assert record(message).result == "sesame"
+
+    def test_a_time_limit_never_strikes_a_hook(self, redis_broker, record) -> None:
+        """Dramatiq's own reports such a success as a failure, and runs it again."""
+        hooked(redis_broker, after_process_message=lambda *_, **__: time.sleep(0.4))
+        runs: list[int] = []
+
+        @dramatiq.actor(time_limit=150, max_retries=2)
+        def work():
+            runs.append(1)
+            return "good"
+
+        message = work.send()
+        redis_broker.join("default", timeout=_JOIN_MS)
+        assert runs == [1]
+        assert (record(message).state, record(message).result) == ("completed", "good")
+
+    def test_a_time_limit_strikes_the_body(self, redis_broker, record) -> None:
+        @dramatiq.actor(time_limit=200, max_retries=0)
+        def work():
+            while True:
+                time.sleep(0.01)
+
+        message = work.send()
+        redis_broker.join("default", timeout=_JOIN_MS)
+        kept = record(message)
+        assert (kept.state, kept.reason) == ("failed", "timeout")
+
+    def test_discard_ends_a_message_and_tells_who_asked(self, redis_broker, record) -> None:
+        failures: list[Any] = []
+
+        @dramatiq.actor
+        def failed(message_data, exception_data):
+            failures.append((message_data["actor_name"], exception_data["message"]))
+
+        @dramatiq.actor(max_retries=5, on_failure="failed")
+        def work():
+            raise context.Discard("bad address")
+
+        message = work.send()
+        redis_broker.join("default", timeout=_JOIN_MS)
+        assert (record(message).state, record(message).reason) == ("failed", "permanent")
+        assert failures == [("work", "bad address")]
+
+    def test_a_snooze_costs_no_attempt(self, redis_broker, record) -> None:
+        runs: list[int] = []
+
+        @dramatiq.actor(max_retries=0)
+        def work():
+            runs.append(context.current().attempt)
+            if len(runs) < 4:
+                raise context.Retry(after=0.01, counts=False, message="the provider asks us to wait")
+            return "done"
+
+        message = work.send()
+        wait_until(lambda: record(message).state == "completed", 10)
+        assert runs == [1, 1, 1, 1]
+        assert record(message).interruptions[0].cause == "the provider asks us to wait"
+
+    def test_our_retry_sets_the_delay(self, redis_broker, record) -> None:
+        runs: list[int] = []
+
+        @dramatiq.actor(max_retries=1, min_backoff=60_000)
+        def work():
+            runs.append(context.current().attempt)
+            if len(runs) < 2:
+                raise context.Retry(after=0.05)
+
+        message = work.send()
+        redis_broker.join("default", timeout=_JOIN_MS)
+        assert runs == [1, 2]
+        assert record(message).state == "completed"
+
+    def test_progress_and_logs_of_an_actor(self, redis_broker, record) -> None:
+        @dramatiq.actor
+        def work():
+            context.progress(3, 10, "reading rows")
+            context.current().logger.warning("hello")
+            print("printed")
+
+        message = work.send()
+        redis_broker.join("default", timeout=_JOIN_MS)
+        assert record(message).progress["message"] == "reading rows"
+        assert record(message).log_lines == 2
+
+    def test_a_cancelled_actor_is_not_retried(self, redis_broker, record) -> None:
+        running = threading.Event()
+
+        @dramatiq.actor(max_retries=5)
+        def work():
+            running.set()
+            while True:
+                time.sleep(0.01)
+
+        message = work.send()
+        assert running.wait(10)
+        Board(redis_broker.connection).cancel(redis_broker.task_id(message))
+        redis_broker.join("default", timeout=_JOIN_MS)
+        assert (record(message).state, record(message).reason) == ("cancelled", "cancelled")
