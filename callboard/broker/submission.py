@@ -219,21 +219,23 @@ def new_nonce() -> str:
 
 
 def _pack(s: Submission) -> tuple[str, bytes]:
-    if s.message is None:
-        body = layout.Immutable(payload=encode_payload(s.payload))
-    else:
-        body = layout.Immutable(message=s.message)
-    body = body._replace(
-        tags=list(s.tags),
-        traceparent=s.traceparent,
-        resubmitted_from=s.resubmitted_from,
-        schedule_id=s.schedule_id,
-        parent_id=s.parent_id,
+    body = layout.Immutable(
+        b"" if s.message is not None else encode_payload(s.payload),
+        b"" if s.message is None else s.message,
+        list(s.tags),
+        s.traceparent,
+        s.resubmitted_from,
+        s.schedule_id,
+        s.parent_id,
     )
-    task_id = s.task_id or ids.new_id(s.queue)
-    home, local = ids.split(task_id)
-    if home != s.queue:
-        raise Invalid(f"Task id {task_id!r} names another queue than {s.queue!r}.")
+    if not s.task_id:
+        local = ids.new_local()
+        task_id = f"{s.queue}_{local}"
+    else:
+        task_id = s.task_id
+        home, local = ids.split(task_id)
+        if home != s.queue:
+            raise Invalid(f"Task id {task_id!r} names another queue than {s.queue!r}.")
     reason = "delayed" if s.delay_ms > 0 or s.due_at_ms > 0 else ""
     packed: bytes = msgpack.packb(
         [

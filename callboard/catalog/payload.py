@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError
@@ -42,6 +42,7 @@ class Payload:
         self._carrier = create_model(
             "_Carrier", __config__=ConfigDict(ser_json_inf_nan="constants"), payload=(model, ...)
         )
+        self._to_json = TypeAdapter(dict[str, model]).serializer.to_json  # type: ignore[valid-type]
 
     @classmethod
     def from_model(cls, model: type[BaseModel]) -> Payload:
@@ -100,7 +101,12 @@ class Payload:
         """Python values as the JSON object to submit. Raises InvalidPayload with every fault's place."""
         try:
             # What the caller left out stays out: the body's own default applies when it runs.
-            carrier = self._carrier.model_construct(payload=self.model.model_validate(values))
+            model = self.model.model_validate(values)
+            quick = self._to_json({"": model}, by_alias=True, exclude_unset=True)
+            # What Pydantic may write for a float that JSON does not have; a real null or text looks the same.
+            if not (b"null" in quick or b"NaN" in quick or b"Infinity" in quick):
+                return quick[4:-1]  # without {"": and }
+            carrier = self._carrier.model_construct(payload=model)
             document = carrier.model_dump(mode="json", by_alias=True, exclude_unset=True)["payload"]
             text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
             encoded = text.encode()

@@ -57,6 +57,7 @@ class Task(Generic[P, R, V]):
         self.contract = contract
         self.name = contract.name
         self._signature = inspect.signature(function)
+        self._positional = _positional(self._signature)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
         """Run the body here and now, as if it were not a task."""
@@ -123,6 +124,9 @@ class Task(Generic[P, R, V]):
         return _only_named(self, args, kwargs) if not args else self._named(args, kwargs)
 
     def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not kwargs and len(args) <= len(self._positional):
+            # What bind_partial would find, at a tenth of its price.
+            return dict(zip(self._positional, args, strict=False))
         try:
             bound = self._signature.bind_partial(*args, **kwargs)
         except TypeError as error:
@@ -132,6 +136,13 @@ class Task(Generic[P, R, V]):
             if parameter.kind is parameter.VAR_KEYWORD:
                 values.update(values.pop(parameter.name, {}))
         return values
+
+
+def _positional(signature: inspect.Signature) -> tuple[str, ...]:
+    """The parameters that take arguments by place or name; none when the first ones take no names."""
+    kinds = [(parameter.name, parameter.kind) for parameter in signature.parameters.values()]
+    either = tuple(name for name, kind in kinds if kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return either if either == tuple(name for name, _ in kinds[: len(either)]) else ()
 
 
 def _only_named(

@@ -184,6 +184,18 @@ def test_a_payload_that_json_cannot_carry_is_refused() -> None:
         payload.arguments(b"{not json")
 
 
+def test_a_null_and_words_like_numbers_are_carried() -> None:
+    def anything(value: Any) -> None: ...
+
+    payload = Payload.from_function(anything)
+    for value in (None, "NaN", "null", ["Infinity", None], {"null": 1.5}, 2**70, "é\u2028", 1e300):
+        encoded = payload.encode({"value": value})
+        assert encoded == json.dumps({"value": value}, ensure_ascii=False, separators=(",", ":")).encode()
+    for odd in ([1, float("nan")], {"deep": [float("-inf")]}, "\ud800"):
+        with pytest.raises(InvalidPayload, match="not JSON"):
+            payload.encode({"value": odd})
+
+
 def test_a_model_is_the_one_argument() -> None:
     payload = Payload.from_model(Link)
     assert payload.schema["required"] == ["url"]
