@@ -34,7 +34,7 @@ _SCHEDULER_GRACE_SECONDS = 10.0
 _DRAIN_MARGIN_SECONDS = 5.0
 #: A reload does not wait for a long task: it goes back to its queue and runs with the new code.
 _RELOAD_GRACE_SECONDS = 5.0
-_READY_POLL_SECONDS = 0.05
+_READY_POLL_SECONDS = 0.1
 _STILL_WAITING_SECONDS = 10.0
 _SERVER_POLL_SECONDS = 0.5
 

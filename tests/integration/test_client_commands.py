@@ -15,6 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from callboard.cli.group import callboard
+from callboard.cli.watching import watch
+from callboard.client import Client, Task
 from callboard.settings import child_environment
 from callboard.storage.connection import Connection
 from tests.support.served_api import KEY, QUEUE, PlayedWorker, served_api
@@ -123,6 +125,31 @@ def test_wait_ends_with_the_task(worker: PlayedWorker) -> None:
     assert "ValueError: No such month." in shown.stdout
     late = call("submit", "build", "month=x", "--wait", "--timeout", "50ms", code=1)
     assert "has not ended within 0.05 s; it is queued and goes on." in late.stderr
+
+
+def test_a_terminal_sees_the_progress(
+    worker: PlayedWorker, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    screen: list[str] = []
+
+    def shows(text: str) -> bool:
+        screen.append(capsys.readouterr().err)
+        return text in "".join(screen)
+
+    with Client(url, KEY) as client:
+        task = client.submit("build", {"month": "x"})
+        ended: list[Task] = []
+        watcher = threading.Thread(target=lambda: ended.append(watch(client, task, 60, visible=True)))
+        watcher.start()
+        wait_until(lambda: shows("queued"), 20, "the first state")
+        worker.claim()
+        worker.note(task.id, progress=b'{"current": 1, "total": 4, "message": "reading rows"}')
+        wait_until(lambda: shows("running: reading rows"), 20, "the progress")
+        worker.complete(task.id)
+        watcher.join(20)
+    assert [task.state for task in ended] == ["completed"]
 
 
 def test_lists_for_people_programs_and_pipes(worker: PlayedWorker) -> None:
