@@ -15,18 +15,11 @@ import pytest
 
 from callboard_worker.slots.process import ProcessSlots
 from callboard_worker.slots.strays import Strays
+from tests.support.processes import alive
 from tests.support.recording import Recorder, assignment, run
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def start_and_kill(

@@ -7,7 +7,6 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from callboard_worker.slots import kernel
 from callboard_worker.slots.process import ProcessSlots
 from callboard_worker.slots.slot import Assignment, Why
+from tests.support.processes import alive
 from tests.support.recording import Recorder, assignment, run
 from tests.support.waiting import wait_until
 
@@ -44,14 +44,6 @@ def hasty(recorder: Recorder) -> Iterator[ProcessSlots]:
     """One slot that soon kills what does not heed it."""
     with slots(recorder, 1, grace_seconds=0.3) as group:
         yield group
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def started(group: ProcessSlots, recorder: Recorder, given: Assignment) -> int:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from callboard.catalog import loading
 from callboard.errors import CallboardError
-from callboard_worker.slots import child, frame, kernel
+from callboard_worker.slots import birth, child, frame, kernel
 
 _MOST_DESCRIPTORS = 4
 
@@ -43,7 +43,7 @@ def main(connection_descriptor: int, lifeline: int) -> None:
             if message[0] == frame.PREPARE:
                 connection.sendall(_prepare(message[1], engines))
             elif message[0] == frame.FORK:
-                settings = child.Settings(**message[1])
+                settings = birth.Settings(**message[1])
                 inherited = [connection.fileno()] + ([] if own_end is None else [own_end])
                 connection.sendall(_fork(inherited, lifeline, settings, descriptors, engines))
                 for descriptor in descriptors:
@@ -59,7 +59,7 @@ def _prepare(settings: dict[str, Any], engines: list[Any]) -> bytes:
         loading.load(settings["modules"])
     except CallboardError as error:
         return frame.pack(frame.BROKEN, str(error))
-    engines += child.database_engines()
+    engines += birth.database_engines()
     # What is there now is shared by all children: never touched by a collection, it is never copied.
     gc.collect()
     gc.freeze()
@@ -69,7 +69,7 @@ def _prepare(settings: dict[str, Any], engines: list[Any]) -> bytes:
 def _fork(
     inherited: list[int],
     lifeline: int,
-    settings: child.Settings,
+    settings: birth.Settings,
     descriptors: list[int],
     engines: list[Any],
 ) -> bytes:
@@ -116,7 +116,7 @@ def _fork_twice() -> int:
 
 
 def _become_child(
-    lifeline: int, settings: child.Settings, descriptors: list[int], engines: list[Any]
+    lifeline: int, settings: birth.Settings, descriptors: list[int], engines: list[Any]
 ) -> NoReturn:
     code = 1
     try:
