@@ -6,7 +6,9 @@ They run where the body runs, or, for a body in a child or on the event loop, on
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import dramatiq
 from dramatiq import Middleware
@@ -25,8 +27,18 @@ logger = logging.getLogger(__name__)
 _OF_THE_THREAD = (TimeLimit, ShutdownNotifications)
 
 
-def process_booted(broker: CallboardBroker) -> None:
-    """Hooks of a worker process that has loaded its modules. Not TimeLimit's: limits are the slots' here."""
+#: The process that told a broker of its start; a forked child has another number.
+_booted: WeakKeyDictionary[dramatiq.Broker, int] = WeakKeyDictionary()
+
+
+def process_booted(broker: dramatiq.Broker) -> None:
+    """Hooks of a worker process that has loaded its modules: once in each, again does nothing.
+
+    Not TimeLimit's: limits are the slots' here.
+    """
+    if _booted.get(broker) == os.getpid():
+        return
+    _booted[broker] = os.getpid()
     for middleware in reversed(broker.middleware):
         if isinstance(middleware, TimeLimit):
             continue

@@ -31,6 +31,7 @@ from callboard.storage import default, fitness
 from callboard.storage.connection import Connection
 from callboard.storage.keys import Keys
 from callboard.storage.operation import Operation
+from callboard_worker import hooks
 from callboard_worker.definition import Definition, contracts, definitions
 from callboard_worker.runner import Runner
 from callboard_worker.slots.limits import Limits
@@ -143,6 +144,7 @@ class Worker:
         try:
             if not self._meet_redis():
                 return 0
+            hooks.process_booted(self.broker)
             self.runner.start()
             logger.info(
                 "Worker %s serves %s with %d slots.",

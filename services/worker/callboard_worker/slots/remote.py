@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import pickle
+from types import FunctionType
+from typing import Any
 
 import dramatiq
 from dramatiq.middleware import TimeLimitExceeded
@@ -32,8 +34,13 @@ def packed(error: BaseException | None) -> bytes | None:
     """For the way out of a child: the exception itself, if there is one and it can be pickled."""
     if error is None:
         return None
+    kind = type(error)
     try:
-        encoded = pickle.dumps(error)
+        if kind.__reduce__ is BaseException.__reduce__ and isinstance(kind.__init__, FunctionType):
+            # Its own __init__ may take anything but `args`, with which pickle would call it.
+            encoded = pickle.dumps((_rebuild, kind, error.args, error.__dict__))
+        else:
+            encoded = pickle.dumps((None, error))
     except Exception:
         return None
     return encoded if len(encoded) <= PICKLE_LIMIT_BYTES else None
@@ -46,7 +53,7 @@ def raised_by(outcome: Outcome) -> BaseException:
     told = outcome.error
     if outcome.kind == "timeout":
         error: BaseException = TimeLimitExceeded(told.message if told else "")
-    elif (copy := _unpacked(outcome.pickled)) is not None:
+    elif (copy := _unpacked(outcome.pickled)) is not None and (told is None or str(copy) == told.message):
         error = copy
     elif outcome.kind == "retry":
         error = dramatiq.Retry(told.message if told else "", delay=outcome.retry_after_ms)
@@ -63,12 +70,19 @@ def _unpacked(encoded: bytes | None) -> BaseException | None:
     if encoded is None:
         return None
     try:
-        error = pickle.loads(encoded)
+        rebuild, *parts = pickle.loads(encoded)
+        error = rebuild(*parts) if rebuild else parts[0]
     except Exception as why:
-        # Such as a class whose __init__ takes other arguments than it hands to its base.
         logger.debug("An exception did not survive the way out of its child: %s", why)
         return None
     return error if isinstance(error, BaseException) else None
+
+
+def _rebuild(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 @functools.lru_cache(maxsize=1000)

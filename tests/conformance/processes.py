@@ -1,0 +1,122 @@
+"""Workers of a Dramatiq program as processes: ours, and Dramatiq's CLI with its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from callboard.storage.connection import Connection
+from tests.support.board import Board
+from tests.support.waiting import wait_until
+from tests.support.worker_process import ServiceProcess
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PROGRAM = HERE / "program.py"
+
+
+class Running(Protocol):
+    """Either of them."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    def kill(self) -> None:
+        """SIGKILL for all of its processes."""
+
+    def term(self) -> None:
+        """SIGTERM."""
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """Its exit status."""
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+
+
+class CliProcess:
+    """`dramatiq program`, in a process group of its own."""
+
+    def __init__(
+        self, log: Path, environment: dict[str, str], *, processes: int = 2, threads: int = 4
+    ) -> None:
+        self.log: IO[bytes] = log.open("wb")
+        options = ["--processes", str(processes), "--threads", str(threads)]
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "dramatiq", PROGRAM.stem, *options],
+            stdout=self.log,
+            stderr=self.log,
+            env=environment,
+            cwd=HERE,
+            start_new_session=True,
+        )
+
+    @property
+    def alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def kill(self) -> None:
+        os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+
+    def term(self) -> None:
+        self.popen.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout: float = 60.0) -> int:
+        return self.popen.wait(timeout)
+
+    def close(self) -> None:
+        if self.alive:
+            self.kill()
+        self.log.close()
+
+
+class Hosts:
+    """Starts them for one namespace, and ends them."""
+
+    def __init__(self, folder: Path, url: str, namespace: str, *, lease_seconds: float = 2.0) -> None:
+        self.folder, self.url, self.namespace = folder, url, namespace
+        self.lease_seconds = lease_seconds
+        self.connection = Connection(url, namespace=namespace)
+        self.board = Board(self.connection)
+        self._running: list[Running] = []
+
+    def start(self, kind: str, **options: Any) -> Running:
+        """`serve` (ours, process slots) or `cli` (Dramatiq's); ready when it returns."""
+        present = len(self.board.workers())
+        log = self.folder / f"{kind}-{len(self._running)}.log"
+        if kind == "serve":
+            service = ServiceProcess(
+                "callboard_worker",
+                log,
+                self.url,
+                self.namespace,
+                MODULES=PROGRAM,
+                WORKER_SLOTS=options.get("slots", 4),
+                WORKER_LEASE_SECONDS=self.lease_seconds,
+            )
+            self._running.append(service)
+            service.ready()
+            return service
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "CALLBOARD_REDIS_URL": self.url,
+            "CALLBOARD_NAMESPACE": self.namespace,
+            "CALLBOARD_WORKER_LEASE_SECONDS": str(self.lease_seconds),
+            "dramatiq_restart_delay": "200",
+        }
+        process = CliProcess(log, environment, **options)
+        self._running.append(process)
+        wanted = present + options.get("processes", 2)
+        wait_until(lambda: len(self.board.workers()) >= wanted, 30, "the CLI's processes to show up")
+        return process
+
+    def close(self) -> None:
+        for process in self._running:
+            process.close()
+        self.connection.close()
