@@ -16,10 +16,12 @@ from callboard import clock
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 #: A process that lived this long did start; its next death is a new story.
 STEADY_SECONDS = 20.0
+#: What a process that has used up its grace gets after the second SIGTERM.
+LAST_WORD_SECONDS = 3.0
+_LAST_LINES_SECONDS = 1.0
 _LONGEST_LINE = 64 * 1024
 _PROBE_SECONDS = 2.0
 _STOP_POLL_SECONDS = 0.05
-_LAST_WORD_SECONDS = 1.0
 
 
 class Watcher(Protocol):
@@ -99,7 +101,7 @@ class Child:
             self._end(process, grace_seconds, threading.Event())
 
     def stop(self, grace_seconds: float, hurry: threading.Event) -> None:
-        """End it: SIGTERM, SIGKILL after the grace. `hurry` shortens the grace to a last word."""
+        """End it: SIGTERM; after the grace, or at `hurry`, SIGTERM again; SIGKILL after a last word."""
         with self._lock:
             self._stopping.set()
             process = self._process
@@ -114,11 +116,11 @@ class Child:
         hurried = False
         while process.poll() is None:
             now = clock.monotonic()
-            if hurry.is_set() and not hurried:
+            if not hurried and (hurry.is_set() or now >= deadline):
                 # A worker takes the second SIGTERM as "at once" and gives its tasks back.
                 process.send_signal(signal.SIGTERM)
-                hurried, deadline = True, min(deadline, now + _LAST_WORD_SECONDS)
-            if now >= deadline:
+                hurried, deadline = True, now + LAST_WORD_SECONDS
+            elif now >= deadline:
                 self._say(self.name, "does not end; killed")
                 process.kill()
                 process.wait()
@@ -136,7 +138,7 @@ class Child:
                 code = process.wait()
                 self._watcher.forget(process.pid)
                 if reader is not None:
-                    reader.join(_LAST_WORD_SECONDS)
+                    reader.join(_LAST_LINES_SECONDS)
                 with self._lock:
                     self._process = None
                     renewed, self._renewing = self._renewing, False

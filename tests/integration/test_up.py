@@ -310,9 +310,15 @@ def test_code_that_changes_reaches_the_workers(up: Callable[..., Up], folder: Pa
             return client.wait(client.submit("double", {"n": 2}).id, 30).result
 
         assert doubled() == 4
-        (folder / "tasks.py").write_text(TASKS.replace("2 * n", "3 * n"), encoding="utf-8")
+        # A body that does not end goes back to its queue, at no attempt, and runs again with the new code.
+        sleeper = client.submit("sleep", {"seconds": 100})
+        wait_until(lambda: client.task(sleeper.id).state is State.RUNNING, 20, "the start")
+        changed = TASKS.replace("2 * n", "3 * n").replace("+ seconds", "+ seconds / 1000")
+        (folder / "tasks.py").write_text(changed, encoding="utf-8")
         wait_until(lambda: one.said("tasks.py changed; restarting the workers"), 20, "the word of it")
         wait_until(lambda: doubled() == 6, 30, "the new code")
+        slept = client.wait(sleeper.id, 30)
+        assert (slept.result, [stop.cause for stop in slept.interruptions]) == (1, ["shutdown"])
         (folder / "tasks.py").write_text("def broken(:\n", encoding="utf-8")
         wait_until(lambda: one.said("does not load; the workers keep the old code"), 20, "the refusal")
         assert one.said("SyntaxError")

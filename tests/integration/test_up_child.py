@@ -165,12 +165,15 @@ def test_stopping_waits_for_the_end_and_starts_nothing_again(
     assert child.ended.is_set()
 
 
-def test_what_does_not_end_in_its_grace_is_killed(keep: Callable[..., Child], notes: Notes) -> None:
+def test_what_does_not_end_in_its_grace_is_killed(
+    keep: Callable[..., Child], notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     child = keep(DEAF)
     wait_until(lambda: notes.said("up"), 10, "the start")
+    monkeypatch.setattr(child_module, "LAST_WORD_SECONDS", 0.3)
     stop(child, 0.3)
     assert child.pid is None
-    assert notes.said("not yet")
+    assert [line for _, line in notes.lines].count("not yet") == 2
     assert notes.said("does not end; killed")
 
 
