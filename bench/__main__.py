@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,7 +53,6 @@ def main() -> int:
     )
     options = parser.parse_args()
     lines: list[Line] = []
-    loads: list[float] = []
     broken = False
     with (
         tempfile.TemporaryDirectory(prefix="callboard-bench-") as folder,
@@ -63,16 +63,17 @@ def main() -> int:
         machine = _machine(server)
         chosen = options.only or list(MEASUREMENTS)
         for name in ["roundtrip", *(name for name in chosen if name != "roundtrip")]:
-            loads.append(os.getloadavg()[0])
-            started = time.monotonic()
+            started, load = time.monotonic(), os.getloadavg()[0]
             try:
-                lines += MEASUREMENTS[name](stage)
+                found = MEASUREMENTS[name](stage)
+                load_now = f"{load:.1f}–{os.getloadavg()[0]:.1f}"
+                lines += [replace(line, load=load_now) for line in found]
             except Exception as error:
                 broken = True
                 lines.append(Line(name, "failed", "", False, f"{type(error).__name__}: {error}"[:200]))
                 sys.excepthook(*sys.exc_info())
             print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
-    print(f"{machine}; load before each measurement " + ", ".join(f"{load:.1f}" for load in loads))
+    print(machine)
     if options.quick:
         print("QUICK: small counts; these figures prove nothing.")
     print()

@@ -1,4 +1,4 @@
-"""Process slots beside thread slots, end to end: no-op tasks through Redis and back, once all slots are up."""
+"""Process slots beside thread slots, end to end: no-ops through Redis and back, once all slots are up."""
 
 from __future__ import annotations
 

@@ -12,13 +12,17 @@ from callboard.storage.embedded import EmbeddedServer
 
 @dataclass(frozen=True)
 class Line:
-    """`measured` against `target`; `holds` None for a line that is only told. `beside`: what explains it."""
+    """`measured` against `target`; `holds` None for a line that is only told. `beside`: what explains it.
+
+    `load`: the machine's load average before and after.
+    """
 
     what: str
     measured: str
     target: str = ""
     holds: bool | None = None
     beside: str = ""
+    load: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,11 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 def render(lines: Sequence[Line]) -> str:
     """The lines as a Markdown table."""
-    rows = [("what", "measured", "target", "holds", "beside")]
+    rows = [("what", "measured", "target", "holds", "load", "beside")]
     for line in lines:
         holds = {True: "yes", False: "**no**", None: ""}[line.holds]
-        rows.append((line.what, line.measured, line.target, holds, line.beside))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        rows.append((line.what, line.measured, line.target, holds, line.load, line.beside))
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
     rows.insert(1, tuple("-" * width for width in widths))  # type: ignore[arg-type]
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
