@@ -75,8 +75,8 @@ class SoftLimitExceeded(Exception):
 class Cancelled(Exception):
     """Raised in the body when someone cancelled the task; raise it on after cleaning up.
 
-    The task ends cancelled whatever the body does then. In an `async def` body asyncio's own
-    CancelledError is raised instead.
+    The task then ends cancelled, whatever exception the body makes of it; one that returns has completed.
+    In an `async def` body asyncio's own CancelledError is raised instead.
     """
 
 

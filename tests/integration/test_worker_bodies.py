@@ -235,6 +235,17 @@ def test_a_cancel_sticks_whatever_the_body_answers(board: Board, form: str, word
     assert (record.state, record.reason) == (State.CANCELLED, "cancelled")
 
 
+@pytest.mark.parametrize("form", BLOCKING)
+def test_a_body_that_finishes_all_the_same_has_completed(board: Board, form: str) -> None:
+    """Its effect is there: a record that said otherwise would have it done once more."""
+    [task] = board.submit(f"{form}.last_word", payload={"word": "finish"})
+    started(board, task)
+    board.cancel(task)
+    [record] = board.await_end([task], 20)
+    assert (record.state, record.result) == (State.COMPLETED, "finished all the same")
+    assert record.cancel_requested_at is not None
+
+
 def test_a_cancel_in_every_waiting_state_takes_effect_at_once(board: Board) -> None:
     board.run(control.pause(board.keys, "thread"))
     try:
