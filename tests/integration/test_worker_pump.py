@@ -68,6 +68,9 @@ class Hand:
     def quiet(self, queue: str) -> None:
         """Nobody listens here: only what the test wakes is looked at again."""
 
+    def tidy(self) -> None:
+        """Nothing waits here."""
+
 
 @pytest.fixture
 def connection(redis_url: str, namespace: str) -> Iterator[Meddled]:

@@ -11,6 +11,7 @@ from callboard import clock, settings
 from callboard.broker.broker import CallboardBroker
 from callboard.catalog.contract import contract_of
 from callboard.catalog.resolution import resolve_queues
+from callboard.records.state import State
 from callboard.storage.connection import Connection
 from callboard_worker.definition import Definition
 from callboard_worker.runner import Runner
@@ -96,3 +97,22 @@ def test_a_renewal_that_crosses_its_tasks_end_leaves_nothing_behind(runner: Runn
     runner.keeper.hold("slow", local, token)  # as a renewal does that was answered before the end was
     assert runner.keeper._renew()
     assert not runner.keeper._held
+
+
+def test_what_waits_too_long_for_a_slot_goes_back(runner: Runner, board: Board, bodies: Bodies) -> None:
+    """Given bodies so short that tasks are held beyond the slots
+    When long ones come
+    I expect those that cannot start here to be there for other, idle workers, at no attempt.
+    """
+    runner.start()
+    board.await_end(board.submit("quick", 400, queue="slow"))
+    assert runner.dispatcher.lanes["slow"].extra() > 0
+    long = board.submit("hold", 20, queue="slow")
+    wait_until(lambda: len(bodies.started) == 402, 5, "two long bodies")
+    wait_until(lambda: board.size("slow", State.QUEUED) == 18, 5, "the others to be given back")
+    assert board.size("slow", State.RUNNING) == 2
+    waiting = [record for record in board.records(long) if record.state is State.QUEUED]
+    assert {record.attempt for record in waiting} == {0}
+    bodies.go.set()
+    for record in board.await_end(long):
+        assert (record.state, record.attempt) == (State.COMPLETED, 1)

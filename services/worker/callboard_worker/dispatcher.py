@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from callboard import clock
 from callboard.catalog.resolution import ResolvedQueue
 from callboard_worker.held import Held
 from callboard_worker.slots.slot import SlotGroup
@@ -14,6 +15,8 @@ from callboard_worker.slots.slot import SlotGroup
 #: Held beyond the slots while bodies are this short (mean, ms): the next one starts without a round trip.
 _EXTRA = ((1.0, 24), (5.0, 8))
 _MEAN_WEIGHT = 0.05
+_PATIENCE_SECONDS = 1.0
+_LONG_MS = 1000.0
 
 
 @dataclass(slots=True)
@@ -33,7 +36,7 @@ class Lane:
     pool: Pool
     backlog: deque[Held] = field(default_factory=deque)
     busy: int = 0
-    mean_ms: float = 1000.0
+    mean_ms: float = _LONG_MS
     priority: int = 5
     mixed: int = 0
 
@@ -79,7 +82,9 @@ class Dispatcher:
         turned_away: list[Held] = []
         with self._lock:
             lane = self.lanes[name]
+            now = clock.monotonic()
             for held in claimed:
+                held.accepted_at = now
                 if held.suspect and self._alone is not None:
                     turned_away.append(held)
                     continue
@@ -105,6 +110,19 @@ class Dispatcher:
             if held is self._alone:
                 self._alone = None
             self._fill()
+
+    def overdue(self) -> list[Held]:
+        """Take out what has waited for a slot too long: bodies have become long, and others may be idle."""
+        if not self.waiting:
+            return []
+        late: list[Held] = []
+        before = clock.monotonic() - _PATIENCE_SECONDS
+        with self._lock:
+            for lane in self.lanes.values():
+                while lane.backlog and lane.backlog[0].accepted_at < before:
+                    late.append(lane.backlog.popleft())
+                    lane.mean_ms = max(lane.mean_ms, _LONG_MS)
+        return late
 
     def drain(self) -> list[Held]:
         """Start nothing more; what was claimed and not started."""

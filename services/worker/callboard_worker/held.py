@@ -31,6 +31,7 @@ class Held:
     message: HeldMessage | None = None
     priority: int = 5
     suspect: bool = False
+    accepted_at: float = 0.0
     running: bool = False
     started_ms: int = 0
     wait_ms: int | None = None

@@ -56,6 +56,9 @@ class Owner(Protocol):
     def quiet(self, queue: str) -> None:
         """Nothing is ready in the queue: listen for its wake tokens."""
 
+    def tidy(self) -> None:
+        """Comes about once a second."""
+
 
 @dataclass(slots=True)
 class _Queue:
@@ -88,6 +91,7 @@ class Pump:
         self._apart = connection.address.kind == "cluster"
         self._refusals: dict[str, int] = {}
         self._claims = 0
+        self._tidy_due = 0.0
         self._thread = threading.Thread(target=self._run, name="pump", daemon=True)
         self.ticked = clock.monotonic()
 
@@ -182,6 +186,7 @@ class Pump:
             self._asleep = True
             try:
                 while True:
+                    self._tidy()
                     wanted = [n for n, q in self._queues.items() if not q.done and self._wants(n, q)]
                     if wanted or self._finished:
                         return
@@ -198,6 +203,11 @@ class Pump:
                     self._cv.wait(self._nap())
             finally:
                 self._asleep = False
+
+    def _tidy(self) -> None:
+        if clock.monotonic() >= self._tidy_due:
+            self._tidy_due = clock.monotonic() + _TICK_SECONDS / 2
+            self._owner.tidy()
 
     def _nap(self) -> float:
         now = clock.monotonic()

@@ -178,6 +178,11 @@ class Runner(Listener):
         """Nothing is ready: listen."""
         self._waiters[queue].arm()
 
+    def tidy(self) -> None:
+        """Give back what waits too long for a slot here."""
+        for held in self.dispatcher.overdue():
+            self._end(held, turn.release(held.claim.local, held.claim.token, cause="no free slot"))
+
     def recorded(self, queue: str, finished: Finished, answer: Answer) -> None:
         """An end that Redis has answered: let go of the task."""
         ending, held = finished.ending, finished.held
