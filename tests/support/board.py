@@ -38,8 +38,13 @@ class Board:
 
     def submit(self, name: str, count: int = 1, *, payload: object = None, **options: object) -> list[str]:
         """Submit `count` tasks of `name`, whose queue is its first word; their ids."""
+        return self.send(self.prepare(name, count, payload=payload, **options))
+
+    @staticmethod
+    def prepare(name: str, count: int = 1, *, payload: object = None, **options: object) -> list[Submission]:
+        """What `submit` sends, with the ids that the tasks will have."""
         queue = str(options.pop("queue", name.partition(".")[0]))
-        made = [
+        return [
             Submission(
                 name=name,
                 queue=queue,
@@ -49,7 +54,6 @@ class Board:
             )
             for _ in range(count)
         ]
-        return self.send(made)
 
     def send(self, submissions: Sequence[Submission], patience: float = 0.0) -> list[str]:
         """Submit these. Outages are waited out for `patience` seconds: the ids make it safe to send again."""
@@ -87,11 +91,15 @@ class Board:
         )
 
     def await_state(self, task_ids: Iterable[str], state: State, timeout: float = 30.0) -> None:
-        """Wait until each of these is in `state`."""
+        """Wait until each of these exists and is in `state`."""
         left = list(task_ids)
 
+        def arrived(task_id: str) -> bool:
+            found = self.run(inspector.get(self.keys, task_id))
+            return found is not None and found.state is state
+
         def all_there() -> bool:
-            left[:] = [task_id for task_id in left if self.state(task_id) is not state]
+            left[:] = [task_id for task_id in left if not arrived(task_id)]
             return not left
 
         wait_until(all_there, timeout, f"all tasks to be {state}", poll=0.05)

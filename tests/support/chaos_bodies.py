@@ -18,6 +18,8 @@ from tests.support import ledger
 THREADS = Queue("threads", isolation="thread")
 BOXES = Queue("boxes", isolation="process")
 LOOP = Queue("loop", isolation="loop")
+#: Served only by workers that a test starts for it.
+GRAVES = Queue("graves", isolation="thread")
 
 _RETRY_SECONDS = 0.05
 
@@ -42,6 +44,13 @@ def quick_in_a_box(number: int = 0) -> int:
 @task(queue=THREADS, name="threads.nap")
 def nap(seconds: float) -> float:
     """Sleep; let other threads run."""
+    with ledger.entered():
+        time.sleep(seconds)
+        return seconds
+
+
+@task(queue=GRAVES, name="graves.nap")
+def nap_in_a_grave(seconds: float) -> float:
     with ledger.entered():
         time.sleep(seconds)
         return seconds

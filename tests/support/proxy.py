@@ -198,12 +198,11 @@ class Proxy:
             asyncio.create_task(self._to_server(reader, link)),
             asyncio.create_task(self._to_client(upstream, link)),
         ]
-        try:
-            # The client's side decides: what a client has sent before it left still arrives.
-            await asyncio.wait(link.tasks, return_when=asyncio.ALL_COMPLETED)
-        finally:
-            self._links.discard(link)
-            link.close()
+        # Until both sides are through: what a client has sent before it left still arrives.
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait(link.tasks)
+        self._links.discard(link)
+        link.close()
 
     async def _to_server(self, reader: asyncio.StreamReader, link: _Link) -> None:
         frames = Frames()
