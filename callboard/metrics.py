@@ -147,7 +147,7 @@ class Metrics:
         self.tasks_submitted = self._counter("tasks_submitted", "Tasks submitted here.", "queue", "name")
         self.tasks_finished = self._counter(
             "tasks_finished",
-            "Attempts that ended here, by outcome (completed, failed, retried, timeout, …).",
+            "Attempts that ended here, by outcome (completed, failed, retry, timeout, …).",
             "queue",
             "name",
             "outcome",

@@ -73,7 +73,8 @@ class Contract:
     soft_limit, hard_limit: seconds or timedelta, None for no limit; unset: the queue's.
     memory_limit: bytes or "512MiB"; process slots only.
     expires_in: not started later than this after its submit.
-    on_lost_lease: `stop` ends the body when its claim has passed to another worker.
+    on_lost_lease: `stop` ends the body once a whole lease has passed without a renewal; `continue` (default)
+        when the worker hears that its claim has passed to another.
     tags: put on every task of this name.
     version: the code's, for the catalog.
 
