@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -61,6 +62,7 @@ class CallboardBroker(Broker):
         self._url, self._namespace = url, namespace
         self._connection = connection
         self._guest: Guest | None = None
+        self._lock = threading.Lock()
         self._submit_limits: tuple[SubmitLimits, SubmitLimits] | None = None
 
     @property
@@ -88,9 +90,10 @@ class CallboardBroker(Broker):
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> CallboardConsumer:
         """For Dramatiq's Worker: an iterator of messages. Starts what keeps their leases alive."""
-        if self._guest is None:
-            self._guest = Guest(self.connection, lambda: sorted(self.queues))
-            self._guest.start()
+        with self._lock:  # Worker has a thread for each queue, and all of them start at once
+            if self._guest is None:
+                self._guest = Guest(self.connection, lambda: sorted(self.queues))
+                self._guest.start()
         return CallboardConsumer(self, self._guest, queue_name, prefetch, timeout)
 
     def declare_queue(self, queue_name: str) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+import dramatiq
+import pytest
+
+import callboard
 from callboard.storage.connection import Connection
 from tests.support.board import Board
 from tests.support.waiting import wait_until
@@ -120,3 +127,19 @@ class Hosts:
         for process in self._running:
             process.close()
         self.connection.close()
+
+
+@contextmanager
+def imported(hosts: Hosts) -> Iterator[Any]:
+    """The program, imported here, its broker on the hosts' namespace. To be asked for before they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROGRAM_TRACES", str(hosts.folder / "traces"))
+        patch.setenv("PROGRAM_REDIS_URL", hosts.url)
+        patch.syspath_prepend(str(HERE))
+        former = dramatiq.broker.global_broker
+        callboard.configure(hosts.url, namespace=hosts.namespace)
+        module: Any = importlib.import_module(PROGRAM.stem)
+        yield module
+        module.broker.close()
+        del sys.modules[PROGRAM.stem]
+        dramatiq.broker.global_broker = former

@@ -184,6 +184,14 @@ def linger(word, seconds):
 
 
 @dramatiq.actor(queue_name="program")
+def stubborn(word):
+    """The first one to run it never ends."""
+    if trace(word) == 1:
+        time.sleep(600)
+    return "second"
+
+
+@dramatiq.actor(queue_name="program")
 def last_words(word):
     """Its worker dies as soon as its end is recorded."""
     return trace(word)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import uuid
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
-import dramatiq
 import pytest
 from dramatiq import group
 
-import callboard
 from callboard.records.record import TaskRecord
-from tests.conformance.processes import HERE, Hosts, Running
+from tests.conformance.processes import Hosts, Running, imported
 from tests.support.waiting import wait_until
 
 
@@ -34,17 +29,8 @@ def hosts(kind: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def program(hosts: Hosts) -> Iterator[Any]:
     """The program, imported here to send its messages."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PROGRAM_TRACES", str(hosts.folder / "traces"))
-        patch.setenv("PROGRAM_REDIS_URL", hosts.url)
-        patch.syspath_prepend(str(HERE))
-        former = dramatiq.broker.global_broker
-        callboard.configure(hosts.url, namespace=hosts.namespace)
-        module: ModuleType = importlib.import_module("program")
+    with imported(hosts) as module:
         yield module
-        module.broker.close()
-        del sys.modules["program"]
-        dramatiq.broker.global_broker = former
 
 
 @pytest.fixture(scope="module")
