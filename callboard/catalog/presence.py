@@ -21,9 +21,10 @@ PRESENCE_MS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """A worker process. `slots` are shared by its queues; times in ms since 1970.
+    """A worker process. `slots`: of all its forms, some shared by queues; times in ms since 1970.
 
-    `tasks`: what it runs, as {"id", "name", "queue", "attempt", "started_at"}.
+    `tasks`: what it runs, the first 100, as {"id", "name", "queue", "attempt", "started_at"}. `by_queue`:
+    what each queue uses and the most that it may use, (busy, slots).
     """
 
     id: str
@@ -37,10 +38,19 @@ class Presence:
     tasks: Sequence[Mapping[str, Any]] = field(default=())
     memory_bytes: int = 0
     draining: bool = False
+    by_queue: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    def used(self, queue: str) -> tuple[int, int]:
+        """Busy slots of one of its queues, and the most that it may have."""
+        if queue in self.by_queue:
+            busy, slots = self.by_queue[queue]
+            return busy, slots
+        return sum(1 for task in self.tasks if task["queue"] == queue), self.slots
 
     def to_json(self) -> dict[str, Any]:
         """The worker on the wire."""
         shown = asdict(self)
+        del shown["by_queue"]
         shown["since"] = rfc3339(self.since)
         shown["queues"] = list(self.queues)
         shown["tasks"] = [{**task, "started_at": rfc3339(task["started_at"])} for task in self.tasks]

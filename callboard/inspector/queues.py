@@ -18,7 +18,7 @@ WINDOW_MINUTES = 5
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    """One queue at one moment. `slots`: of the workers that serve it, shared with their other queues."""
+    """One queue at one moment. `slots_total`: the most that its workers may give it, shared with others."""
 
     figures: QueueFigures
     statistics: QueueStatistics
@@ -97,5 +97,6 @@ def _view(
     pace = yield from statistics(keys, name, WINDOW_MINUTES)
     paused = yield Command("HEXISTS", keys.queue(name).meta, "paused")
     serving = [worker for worker in workers if name in worker.queues]
-    busy = sum(1 for worker in serving for task in worker.tasks if task["queue"] == name)
-    return QueueView(sampled, pace, bool(paused), busy, sum(worker.slots for worker in serving), len(serving))
+    used = [worker.used(name) for worker in serving]
+    busy, slots = sum(busy for busy, _ in used), sum(slots for _, slots in used)
+    return QueueView(sampled, pace, bool(paused), busy, slots, len(serving))

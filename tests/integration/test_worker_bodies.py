@@ -311,7 +311,9 @@ def test_the_presence_says_what_the_worker_does(board: Board, worker: ServicePro
     assert shown.pid == worker.pid
     assert shown.id.startswith(f"{shown.host}-")
     assert {"box", "thread", "coro", "callboard"} <= set(shown.queues)
-    assert (shown.slots, shown.busy) == (4, 1)
+    assert (shown.slots, shown.busy) == (4 + 1000, 1)
+    assert shown.used("box") == (1, 4)
+    assert shown.used("coro") == (0, 1000)
     [running] = shown.tasks
     assert (running["id"], running["name"], running["queue"]) == (task, "box.nap", "box")
     assert (running["attempt"], shown.draining) == (1, False)
@@ -408,5 +410,7 @@ def test_a_paused_queue_lets_the_running_end_and_claims_nothing(board: Board) ->
 def test_the_queues_view_counts_what_stands(board: Board) -> None:
     view = board.run(inspector.queue(board.keys, "box"))
     assert view is not None
-    assert view.workers == 1
-    assert view.slots_total == 4
+    assert (view.workers, view.slots_total) == (1, 4)
+    view = board.run(inspector.queue(board.keys, "coro"))
+    assert view is not None
+    assert view.slots_total == 1000

@@ -81,7 +81,7 @@ class Runner(Listener):
         self._messenger = Messenger(broker, self._finish)
         self._groups: dict[str, SlotGroup] = {}
         self._meters: dict[tuple[str, str, str], tuple[Counter, Histogram, Histogram]] = {}
-        shared = Pool(slots)
+        self._pools = [shared := Pool(slots)]
         lanes: dict[str, Lane] = {}
         for name, queue in queues.items():
             form = queue.isolation
@@ -90,6 +90,7 @@ class Runner(Listener):
             if form not in self._groups:
                 self._groups[form] = make_slots(form, capacity, self)
             pool = Pool(queue.slots) if loop else shared
+            self._pools += [pool] if loop else []
             lanes[name] = Lane(queue, self._groups[form], pool)
         self.dispatcher = Dispatcher(lanes, self._start)
         self.pump = Pump(connection, self.id, [(n, q.lease_ms) for n, q in queues.items()], self)
@@ -364,9 +365,10 @@ class Runner(Listener):
 
     def presence(self) -> Presence:
         """This worker as others see it."""
+        lanes = self.dispatcher.lanes
         held = [held for held in list(self._ledger.by_token.values()) if held.running]
         self.metrics.snapshots.show_slots(
-            SlotFigures(name, lane.busy, lane.queue.slots) for name, lane in self.dispatcher.lanes.items()
+            SlotFigures(name, lane.busy, lane.queue.slots) for name, lane in lanes.items()
         )
         return Presence(
             id=self.id,
@@ -375,7 +377,7 @@ class Runner(Listener):
             version=callboard.__version__,
             since=self._since,
             queues=tuple(self._queues),
-            slots=self.slots,
+            slots=sum(pool.capacity for pool in self._pools),
             busy=self.dispatcher.busy,
             tasks=tuple(
                 {
@@ -389,6 +391,7 @@ class Runner(Listener):
             ),
             memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             draining=self._draining,
+            by_queue={name: (lane.busy, lane.queue.slots) for name, lane in lanes.items()},
         )
 
     def _lease_ms(self, queue: str) -> int:
