@@ -1,7 +1,8 @@
 """The contenders: the same no-op task on Callboard, Dramatiq with Results, and Huey with results.
 
-Run as a child process for each measurement, `python -m bench.contender NAME drain|steady|submits URL COUNT`,
-so that none inherits another's threads, connections or imports. Prints one JSON object.
+Run as a child process for each measurement, so that none inherits another's threads, connections or imports:
+`python -m bench.contender NAME drain|steady|submits COUNT`, the Redis URL on standard input (it holds a
+password). Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -214,9 +215,9 @@ def submits(contender: Any, count: int) -> dict[str, float]:
 
 
 def main() -> None:
-    name, what, url, count = sys.argv[1:5]
+    name, what, count = sys.argv[1:4]
     logging.disable(logging.WARNING)
-    contender = CONTENDERS[name](url)
+    contender = CONTENDERS[name](sys.stdin.readline().strip())
     print(json.dumps({"drain": drain, "steady": steady, "submits": submits}[what](contender, int(count))))
     sys.stdout.flush()
     os._exit(0)  # some leave threads behind

@@ -22,7 +22,8 @@ def measure_once(server: EmbeddedServer, name: str, what: str, count: int) -> di
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
     done = subprocess.run(
-        [sys.executable, "-m", "bench.contender", name, what, server.url, str(count)],
+        [sys.executable, "-m", "bench.contender", name, what, str(count)],
+        input=server.url,
         check=False,
         capture_output=True,
         text=True,
