@@ -80,11 +80,12 @@ class TestAway:
             try:
                 body = {"name": "add", "payload": {"a": 1}}
                 url = f"{api.url}/v1/tasks"
-                began = time.monotonic()
-                with ThreadPoolExecutor(100) as clients:
-                    answers = list(clients.map(lambda _: httpx.post(url, json=body, timeout=30), range(100)))
-                assert {answer.status_code for answer in answers} == {503}
-                assert time.monotonic() - began < 10
+                # One client: a hundred of them would spend the time on certificates, not on the API.
+                with httpx.Client(timeout=30) as client, ThreadPoolExecutor(100) as threads:
+                    began = time.monotonic()
+                    answers = list(threads.map(lambda _: client.post(url, json=body), range(100)))
+                    assert {answer.status_code for answer in answers} == {503}
+                    assert time.monotonic() - began < 10
                 assert api.http.get("/livez").status_code == 200
             finally:
                 os.kill(server.pid, signal.SIGCONT)
