@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -62,26 +62,32 @@ class CallboardBroker(Broker):
         self._url, self._namespace = url, namespace
         self._connection = connection
         self._guest: Guest | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._submit_limits: tuple[SubmitLimits, SubmitLimits] | None = None
 
     @property
     def connection(self) -> Connection:
         """The connection, made at first use, so that an import of the program needs no Redis."""
         if self._connection is None:
-            if self._url is None and self._namespace is None:
-                self._connection = default.connection()
-            else:
-                known = settings.load()
-                url = self._url or known.redis_url
-                if url is None:
-                    raise StoreUnavailable(
-                        "No Redis is configured: give CallboardBroker(url) or CALLBOARD_REDIS_URL."
-                    )
-                self._connection = Connection(
-                    url, namespace=self._namespace or known.namespace, events_keep=known.events_keep
-                )
+            with self._lock:
+                return self._connect()
         return self._connection
+
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._made()
+        return self._connection
+
+    def _made(self) -> Connection:
+        if self._url is None and self._namespace is None:
+            return default.connection()
+        known = settings.load()
+        url = self._url or known.redis_url
+        if url is None:
+            raise StoreUnavailable(
+                "No Redis is configured: give CallboardBroker(url) or CALLBOARD_REDIS_URL."
+            )
+        return Connection(url, namespace=self._namespace or known.namespace, events_keep=known.events_keep)
 
     @property
     def keys(self) -> Keys:
@@ -161,16 +167,14 @@ class CallboardBroker(Broker):
             message,
             delay_ms=delay,
             priority=priority_of(actor.priority if actor else 0),
-            max_attempts=self._max_attempts(message),
+            max_attempts=self.max_attempts({**(actor.options if actor else {}), **message.options}),
         )
 
-    def _max_attempts(self, message: Message[Any]) -> int | None:
-        """Attempts by the message's, the actor's or the middleware's options; None: endless."""
+    def max_attempts(self, options: Mapping[str, Any]) -> int | None:
+        """Attempts by an actor's or a message's options, and by the middleware; None: endless."""
         retries = next((m for m in self.middleware if isinstance(m, Retries)), None)
         if retries is None:
             return 1
-        actor = self.actors.get(message.actor_name)
-        options = {**(actor.options if actor else {}), **message.options}
         if options.get("retry_when", retries.retry_when) is not None:
             return None
         most = options.get("max_retries", retries.max_retries)

@@ -93,11 +93,12 @@ class CallboardConsumer(Consumer):
     def _decode(self, claim: Claim) -> HeldMessage | None:
         try:
             body, record = turn.decode(claim)
-            if not body.message:
+            if not body.message and record.name.decode() not in self._broker.actors:
                 # A task of Callboard's own in the same queue waits for a Callboard worker.
                 self._refuse(turn.unknown(claim.local, claim.token))
                 return None
-            return HeldMessage(decode(body, record.options), claim.local, claim.token)
+            message = decode(body, record, self._queue, claim.local)
+            return HeldMessage(message, claim.local, claim.token)
         except Exception as error:
             # Whatever stands in a record or a message, it must not reach those that were claimed beside it.
             told = turn.failure(type(error).__name__, str(error), retryable=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -50,14 +51,25 @@ class HeldMessage(MessageProxy):
         self.raised = None
 
 
-def decode(body: layout.Immutable, options: bytes) -> Message[Any]:
-    """The message of a record; `options` replaces those it was sent with, after a retry.
+def decode(body: layout.Immutable, record: layout.Mutable, queue: str, local: str) -> Message[Any]:
+    """The message of a record. One that was submitted with a payload, over HTTP say, has it as arguments.
 
-    Raises dramatiq.DecodeError.
+    The record's options replace those that it was sent with, after a retry. Raises dramatiq.DecodeError.
     """
-    message = Message.decode(body.message)
-    if options:
-        fields: Mapping[str, Any] = _encoder().decode(options)
+    if body.message:
+        message: Message[Any] = Message.decode(body.message)
+    else:
+        message = Message(
+            queue_name=queue,
+            actor_name=record.name.decode(),
+            args=(),
+            kwargs=json.loads(body.payload or b"{}"),
+            options={},
+            message_id=local,
+            message_timestamp=record.created,
+        )
+    if record.options:
+        fields: Mapping[str, Any] = _encoder().decode(record.options)
         message = message.copy()
         message.options.clear()
         message.options.update(fields)

@@ -486,3 +486,15 @@ class TestOnOurRunner:
         Board(redis_broker.connection).cancel(redis_broker.task_id(message))
         redis_broker.join("default", timeout=_JOIN_MS)
         assert (record(message).state, record(message).reason) == ("cancelled", "cancelled")
+
+    def test_no_limit_is_infinity(self, redis_broker, record) -> None:
+        """As Dramatiq's documentation has it."""
+
+        @dramatiq.actor(time_limit=float("inf"))
+        def work():
+            return "unhurried"
+
+        message = work.send()
+        hurried = work.send_with_options(time_limit=60_000)
+        redis_broker.join("default", timeout=_JOIN_MS)
+        assert record(message).result == record(hurried).result == "unhurried"

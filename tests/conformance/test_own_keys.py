@@ -9,6 +9,7 @@ from typing import Any
 import dramatiq
 import pytest
 from dramatiq import Message, Middleware
+from dramatiq.middleware import CurrentMessage
 
 from callboard.broker.broker import CallboardBroker
 from callboard.errors import StoreUnavailable
@@ -276,3 +277,24 @@ def test_a_worker_holds_no_more_than_it_can_start(redis_broker, board) -> None:
         go_on.set()
         redis_broker.join("default", timeout=10_000)
     assert board.faults() == []
+
+
+def test_an_actor_runs_what_was_submitted_by_name(redis_broker, redis_worker, board) -> None:
+    """Over HTTP there is no message, only a payload: it becomes the actor's arguments, retries included."""
+    ages: list[int] = []
+
+    @dramatiq.actor(max_retries=2, min_backoff=1, max_backoff=1)
+    def work(x, y=1):
+        message = CurrentMessage.get_current_message()
+        assert message is not None
+        ages.append(message.options.get("retries", 0))
+        if len(ages) < 3:
+            raise RuntimeError("not yet")
+        return x + y
+
+    redis_broker.add_middleware(CurrentMessage())
+    [task_id] = board.submit("work", payload={"x": 20, "y": 22}, queue="default")
+    [record] = board.await_end([task_id], 20)
+    assert (record.state, record.result, record.attempt) == ("completed", 42, 3)
+    assert ages == [0, 1, 2]
+    assert record.payload == {"x": 20, "y": 22}

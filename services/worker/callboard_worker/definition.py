@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from math import inf
 from typing import Any
 
 import dramatiq
@@ -12,8 +14,7 @@ from dramatiq.middleware import TimeLimit
 
 from callboard.broker.broker import CallboardBroker
 from callboard.broker.message import priority_of
-from callboard.catalog.contract import Contract, contract_of
-from callboard.catalog.queue import queue_named
+from callboard.catalog.contract import Contract, ContractOptions, contract_of
 from callboard.catalog.terms import Terms
 from callboard.errors import InvalidDeclaration
 from callboard.task import registered
@@ -30,7 +31,6 @@ class Definition:
 
     contract: Contract
     actor: bool
-    soft_limit_ms: int | None = None
     throws: Any = None
 
     @property
@@ -56,28 +56,36 @@ def definitions(broker: CallboardBroker) -> dict[str, Definition]:
 
 def of_actor(actor: dramatiq.Actor[Any, Any], broker: CallboardBroker) -> Definition:
     """What an actor comes to here: its queue, its limits, its final exceptions."""
-    contract = contract_of(
-        actor.fn,
-        name=actor.actor_name,
-        queue=actor.queue_name,
-        priority=priority_of(actor.priority),
-        lenient=True,
-    )
     limiter = next((m for m in broker.middleware if isinstance(m, TimeLimit)), None)
-    soft = actor.options.get("time_limit", limiter.time_limit if limiter else None)
-    return Definition(contract, True, None if soft is None else int(soft), actor.options.get("throws"))
+    attempts = broker.max_attempts(actor.options)
+    options: ContractOptions = {
+        "queue": actor.queue_name,
+        "priority": priority_of(actor.priority),
+        "retries": None if attempts is None else attempts - 1,
+        "soft_limit": None,
+    }
+    time_limit = actor.options.get("time_limit", limiter.time_limit if limiter else None)
+    if time_limit is not None:
+        soft, hard = _limits_of(time_limit)
+        options["soft_limit"] = None if soft is None else timedelta(milliseconds=soft)
+        options["hard_limit"] = None if hard is None else timedelta(milliseconds=hard)
+    contract = contract_of(actor.fn, name=actor.actor_name, lenient=True, **options)
+    return Definition(contract, actor=True, throws=actor.options.get("throws"))
 
 
 def limits(
     definition: Definition, terms: Terms, options: Mapping[str, Any] | None = None
 ) -> tuple[int | None, int | None]:
-    """Soft and hard limit in ms; of an actor, its `time_limit` option and a minute more."""
-    if not definition.actor:
-        return terms.soft_limit_ms, terms.hard_limit_ms
-    soft = (options or {}).get("time_limit", definition.soft_limit_ms)
-    if soft is None:
-        return None, queue_named(terms.queue).hard_limit_ms
-    return int(soft), int(soft) + _HARD_AFTER_MS
+    """Soft and hard limit in ms; `options`: a Dramatiq message's, which may name a `time_limit`."""
+    own = (options or {}).get("time_limit")
+    return _limits_of(own) if own and definition.actor else (terms.soft_limit_ms, terms.hard_limit_ms)
+
+
+def _limits_of(time_limit: float) -> tuple[int | None, int | None]:
+    """What a Dramatiq time limit in ms comes to; infinity is none at all."""
+    if time_limit == inf:
+        return None, None
+    return int(time_limit), int(time_limit) + _HARD_AFTER_MS
 
 
 def contracts(found: Iterable[Definition]) -> list[Contract]:

@@ -32,11 +32,11 @@ def _take(queue: str, claim: Claim, known: Mapping[str, Definition]) -> Held | E
     body, record = turn.decode(claim)
     name = record.name.decode()
     definition = known.get(name)
-    if definition is None or definition.actor != bool(body.message):
+    if definition is None or (body.message and not definition.actor):
         return turn.unknown(claim.local, claim.token)
     message = None
-    if body.message:
-        message = HeldMessage(messages.decode(body, record.options), claim.local, claim.token)
+    if definition.actor:
+        message = HeldMessage(messages.decode(body, record, queue, claim.local), claim.local, claim.token)
     terms = definition.terms
     soft, hard = limits(definition, terms, message.options if message else None)
     assignment = Assignment(
@@ -48,7 +48,7 @@ def _take(queue: str, claim: Claim, known: Mapping[str, Definition]) -> Held | E
         attempt=record.attempt,
         max_attempts=None if record.max_attempts < 0 else record.max_attempts,
         payload=body.payload,
-        message=message.encode() if message and record.options else body.message or None,
+        message=((not record.options and body.message) or message.encode()) if message else None,
         soft_limit_ms=soft,
         hard_limit_ms=hard,
         memory_limit_bytes=terms.memory_limit_bytes,
