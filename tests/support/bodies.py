@@ -277,9 +277,9 @@ def leave_behind(how: str, then: str = "sleep") -> None:
             time.sleep(300)
             os._exit(0)
     else:
-        # A daemon: a session of its own, and an orphan at once.
+        # A daemon: a session of its own, and soon an orphan. (One that ends at once its shell might reap.)
         shell = subprocess.run(
-            ["sh", "-c", "setsid sh -c 'exit 0' >/dev/null 2>&1 & echo $!"],
+            ["sh", "-c", "setsid sleep 0.5 >/dev/null 2>&1 & echo $!"],
             stdout=subprocess.PIPE,
             check=True,
         )
