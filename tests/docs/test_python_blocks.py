@@ -23,6 +23,8 @@ DECLARES = re.compile(r"^@task\b|^@dramatiq\.actor\b|^app = App\(", re.MULTILINE
 #: The address in pages that speak of a Redis of one's own; here there is the embedded server.
 SHOWN_REDIS = '"redis://localhost:6379/0"'
 
+#: Without the plug-ins of this repository, which a reader's folder has not and which are slow to load.
+PYTEST = "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 pytest -q -p no:cacheprovider"
 #: The README's run with its shell lines: test_newcomer.py.
 WITH_PYTHON = [
     name
@@ -86,7 +88,7 @@ def test_the_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
     without = "--no-scheduler" if "callboard.client" in PAGES[page].text else "--no-scheduler --no-api"
     with laptop.up(f"callboard up {' '.join(modules)} --slots 2 {without}"):
         for name in programs:
-            runner = "pytest -q -p no:cacheprovider" if name.startswith("test_") else "python"
+            runner = PYTEST if name.startswith("test_") else "python"
             assert_printed(page, name, files[name], laptop.run(f"{runner} {name}"))
 
 
