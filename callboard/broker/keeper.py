@@ -49,7 +49,8 @@ class Keeper:
         self._shown = shown
         self._on_word = on_word
         self._held: dict[tuple[str, str, str], float] = {}
-        self._stop = threading.Event()
+        self._stopping = False
+        self._called = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
         self._shortest = 20_000
         self.ticked = clock.monotonic()
@@ -74,9 +75,14 @@ class Keeper:
         self.ticked = clock.monotonic()
         self._thread.start()
 
+    def call(self) -> None:
+        """Have the next round now: what is shown has changed."""
+        self._called.set()
+
     def stop(self) -> None:
         """End the thread and take the presence away."""
-        self._stop.set()
+        self._stopping = True
+        self._called.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
         try:
@@ -87,7 +93,11 @@ class Keeper:
     def _run(self) -> None:
         pace = self._shortest / 4000
         wait = pace
-        while not self._stop.wait(wait):
+        while True:
+            self._called.wait(wait)
+            self._called.clear()
+            if self._stopping:
+                return
             try:
                 # The presence first: it must not outlive the leases, or a dead worker looks alive to the
                 # rescuer.

@@ -23,6 +23,8 @@ from callboard.errors import InvalidDeclaration
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 DEFAULT_QUEUE: Final = "default"
+#: Shorter ones would keep a worker busy with renewals alone.
+SHORTEST_LEASE_MS: Final = 200
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,11 @@ class Queue:
             if self.soft_limit != DEFAULT_SOFT_LIMIT_MS / 1000:
                 self._fault("soft_limit", "at most hard_limit")
             object.__setattr__(self, "soft_limit", hard / 1000)
-        _ = (self.wait_objective_ms, self.lease_ms, self.retention_ms)
+        _ = (self.wait_objective_ms, self.retention_ms)
+        if self.lease_ms is not None and self.lease_ms < SHORTEST_LEASE_MS:
+            self._fault(
+                "lease", f"{SHORTEST_LEASE_MS / 1000:g} s or more, as it is renewed four times in that"
+            )
         if declare:
             _declare(self)
 

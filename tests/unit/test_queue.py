@@ -65,7 +65,7 @@ def test_a_module_loaded_anew_may_change_its_queue() -> None:
 @pytest.mark.parametrize(
     ("option", "value"),
     [("isolation", "vm"), ("slots", 0), ("slots", True), ("retries", -1), ("soft_limit", -1), ("lease", 0),
-     ("wait_objective", "60"), ("retention", timedelta(days=9999))],
+     ("lease", 0.1), ("wait_objective", "60"), ("retention", timedelta(days=9999))],
 )  # fmt: skip
 def test_a_bad_value_is_refused_with_its_place(option: str, value: Any) -> None:
     with pytest.raises(InvalidDeclaration, match=rf"test_queue\.py:\d+: Queue\('q'\) {option}: expected "):

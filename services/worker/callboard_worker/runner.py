@@ -319,6 +319,7 @@ class Runner(Listener):
         """
         self.broker.emit_before("worker_shutdown", self)
         self._draining = True
+        self.keeper.call()
         for waiter in self._waiters.values():
             waiter.stop()
         for held in self.dispatcher.drain():
