@@ -59,7 +59,9 @@ class CallboardBroker(Broker):
     ) -> None:
         super().__init__(middleware=middleware)
         self.queues: set[str] = set()
-        self._url, self._namespace = url, namespace
+        #: The Redis that it was given, if any.
+        self.url = url
+        self._namespace = namespace
         self._connection = connection
         self._guest: Guest | None = None
         self._lock = threading.RLock()
@@ -79,10 +81,10 @@ class CallboardBroker(Broker):
         return self._connection
 
     def _made(self) -> Connection:
-        if self._url is None and self._namespace is None:
+        if self.url is None and self._namespace is None:
             return default.connection()
         known = settings.load()
-        url = self._url or known.redis_url
+        url = self.url or known.redis_url
         if url is None:
             raise StoreUnavailable(
                 "No Redis is configured: give CallboardBroker(url) or CALLBOARD_REDIS_URL."
@@ -244,7 +246,7 @@ class CallboardBroker(Broker):
         if self._guest is not None:
             self._guest.stop()
             self._guest = None
-        if self._connection is not None and (self._url or self._namespace):
+        if self._connection is not None and (self.url or self._namespace):
             self._connection.close()
 
     @contextmanager

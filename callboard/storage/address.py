@@ -81,6 +81,16 @@ class Address:
             )
         return cls(kind, url, pairs, path[0] if kind == "sentinel" else "", db, options)
 
+    @property
+    def place(self) -> str:
+        """The address alone, its defaults filled in: no user, password or options."""
+        if self.kind != "single":
+            hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
+            return f"{self.kind} {hosts}" + (f"/{self.service}/{self.db}" if self.service else "")
+        options = redis.connection.parse_url(self.url)
+        where = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+        return f"{where}/{options.get('db', 0)}"
+
     def client(
         self, *, socket_timeout: float | None = SOCKET_TIMEOUT_SECONDS, resends: int = RESENDS
     ) -> Client:

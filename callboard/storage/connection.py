@@ -46,6 +46,11 @@ class _Base:
         self._memory: dict[str, _Memory] = {}
         self.events_keep = events_keep
 
+    @property
+    def place(self) -> str:
+        """Which Redis, and which namespace there, for people and for comparisons; without the password."""
+        return f"{self.address.place}, namespace {self.keys.namespace}"
+
     def _gauge(self, prefix: str) -> _Memory:
         # A cluster's nodes fill separately; elsewhere there is one.
         return self._memory.setdefault(prefix if self.address.kind == "cluster" else "", _Memory())
@@ -217,7 +222,7 @@ class AsyncConnection(_Base):
             if isinstance(request, Everywhere):
                 return await self._everywhere(request)
             if isinstance(request, NodeOf):
-                return self._node_of(request.prefix)
+                return await self._node_of(request.prefix)
             return await self._share(request.prefix)
         except _FAULTS as error:
             if isinstance(error, redis.exceptions.ReadOnlyError) and isinstance(
@@ -232,6 +237,7 @@ class AsyncConnection(_Base):
             return memory.share
         memory.due = clock.monotonic() + _PRESSURE_SECONDS  # concurrent callers: one asks, the others go on
         if isinstance(self.client, redis.asyncio.RedisCluster):
+            await self.client.initialize()  # it knows its nodes after that only
             node = self.client.get_node_from_key(prefix)
             return memory.note(await self.client.info("memory", target_nodes=node))
         return memory.note(await self.client.info("memory"))
@@ -239,7 +245,7 @@ class AsyncConnection(_Base):
     async def _everywhere(self, request: Everywhere) -> dict[str, Any]:
         if not isinstance(self.client, redis.asyncio.RedisCluster):
             return {"": await self.client.execute_command(*request.words)}
-        await self.client.initialize()  # it knows its nodes after that only
+        await self.client.initialize()
         replies: dict[str, Any] = {}
         for node in self.client.get_primaries():
             try:
@@ -248,9 +254,10 @@ class AsyncConnection(_Base):
                 replies[node.name] = translate(error)
         return replies
 
-    def _node_of(self, prefix: str) -> str:
+    async def _node_of(self, prefix: str) -> str:
         if not isinstance(self.client, redis.asyncio.RedisCluster):
             return ""
+        await self.client.initialize()
         node = self.client.get_node_from_key(prefix)
         return "" if node is None else str(node.name)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +40,19 @@ def size(board: Board, state: str) -> int:
     return board.size("default", state)  # type: ignore[arg-type]
 
 
+HOARDER = """
+import sys, time
+from callboard.broker.broker import CallboardBroker
+
+taken = CallboardBroker(sys.argv[1], namespace=sys.argv[2]).consume("default", prefetch=100, timeout=200)
+for _ in range(100):
+    assert next(taken) is not None
+assert next(taken) is None, "more than the prefetch was taken"
+print("full", flush=True)
+time.sleep(600)
+"""
+
+
 def test_what_a_dead_consumer_held_is_queued_again(
     redis_broker: CallboardBroker,
     redis_url: str,
@@ -53,17 +68,12 @@ def test_what_a_dead_consumer_held_is_queued_again(
         runs.append(number)
 
     messages = [note.send(number) for number in range(120)]
-    dead = CallboardBroker(redis_url, namespace=namespace)
-    taken = dead.consume("default", prefetch=100, timeout=100)
-    for _ in range(100):
-        assert next(taken) is not None
-    assert next(taken) is None, "more than the prefetch was taken"
-    # It dies: nothing renews its leases and its presence, nothing is given back.
-    assert dead._guest is not None
-    dead._guest._loops.stop()
-    dead._guest.keeper._stop.set()
-    dead._guest.keeper._thread.join()
-    assert size(board, "running") == 100
+    command = [sys.executable, "-c", HOARDER, redis_url, namespace]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as hoarder:
+        assert hoarder.stdout is not None
+        assert hoarder.stdout.readline() == b"full\n"
+        assert size(board, "running") == 100
+        hoarder.kill()
 
     survivor = dramatiq.Worker(redis_broker, worker_threads=4, worker_timeout=100)
     survivor.start()
@@ -75,7 +85,6 @@ def test_what_a_dead_consumer_held_is_queued_again(
     assert size(board, "completed") == 120
     lost = [m for m in messages if board.record(redis_broker.task_id(m)).attempt == 2]
     assert len(lost) == 100
-    dead.connection.close()
 
 
 def test_a_message_that_fails_for_good_is_kept(redis_broker, redis_worker, record) -> None:

@@ -72,7 +72,6 @@ class Worker:
         self._stopping = threading.Event()
         self._signals = 0
         self.modules = self._load()
-        default.configure(settings=settings)
         broker = dramatiq.get_broker()
         if not isinstance(broker, CallboardBroker):
             raise InvalidDeclaration(
@@ -80,6 +79,9 @@ class Worker:
                 "actors of dramatiq.set_broker(CallboardBroker(url))."
             )
         self.broker = broker
+        # A program that names its Redis need not name it twice.
+        default.configure(settings.redis_url or broker.url, settings=settings)
+        self._agree(broker.connection, default.connection())
         self.known: dict[str, Definition] = definitions(broker)
         self.queues = self._resolve()
         self.connection: Connection = default.connection()
@@ -93,6 +95,15 @@ class Worker:
             policy=Policy.of(settings),
         )
         self._published = False
+
+    @staticmethod
+    def _agree(theirs: Connection, ours: Connection) -> None:
+        """One Redis and one namespace: what is sent to others would never run here."""
+        if theirs.place != ours.place:
+            raise InvalidDeclaration(
+                f"The modules' CallboardBroker uses {theirs.place}, this worker {ours.place}: give both the "
+                "same, or none to the broker."
+            )
 
     def _load(self) -> list[str]:
         """Import everything; the modules that the children need too."""
