@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs by apt what the tests use and a machine may lack: Redis as Debian ships it, and libfaketime.
+# Installs by apt what the tests use and a machine may lack: Redis as Debian ships it, libfaketime, curl.
 # Touches nothing when all of it is there. Needs Debian or Ubuntu, as root or with sudo.
 set -eu
 
@@ -7,6 +7,7 @@ missing=
 command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
 [ -n "$(find /usr/lib /usr/local/lib -name 'libfaketime.so.1' -print -quit 2>/dev/null)" ] \
     || missing="$missing libfaketime"
+command -v curl >/dev/null 2>&1 || missing="$missing curl"
 [ -n "$missing" ] || exit 0
 
 command -v apt-get >/dev/null 2>&1 || {

@@ -58,7 +58,7 @@ def parse(words: list[str]) -> None:
         if not isinstance(command, click.Group):
             return
         rest = [*context._protected_args, *context.args]
-        if not rest or rest[0] == "COMMAND":
+        if not rest or rest[0] in ("COMMAND", "…"):
             return
         found, following, args = command.resolve_command(context, rest)
         assert found is not None
