@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
 from typing import Any
 
 from callboard import clock, control, inspector
@@ -13,6 +12,7 @@ from callboard.records.log import LogLine
 from callboard.records.record import TaskRecord
 from callboard.records.state import State
 from callboard.storage import default
+from callboard.storage.bell import AsyncBell, Bell
 from callboard.storage.connection import AsyncConnection, Connection
 from callboard.storage.keys import Keys
 
@@ -94,15 +94,14 @@ class TaskHandle:
         An outage of Redis is waited out. Raises WaitTimeout, TaskNotFound.
         """
         deadline = _Deadline(self.id, timeout)
-        client: Any = self._sync().client
+        client = self._sync().client
         while True:
             try:
-                with closing(client.pubsub(ignore_subscribe_messages=True)) as bell:
-                    bell.subscribe(self._keys.queue(self.queue).done(self._local))
+                with Bell(client, self._channel) as bell:
                     while not (record := self.record()).state.terminal:
-                        bell.get_message(timeout=deadline.slice())
+                        bell.wait(deadline.slice())
                     return record
-            except (StoreUnavailable, OSError) as error:
+            except StoreUnavailable as error:
                 deadline.after(error)
                 clock.sleep(min(0.5, deadline.slice()))
 
@@ -112,13 +111,11 @@ class TaskHandle:
         connection = self._loop()
         while True:
             try:
-                bell: Any = connection.client.pubsub(ignore_subscribe_messages=True)
-                async with bell:
-                    await bell.subscribe(self._keys.queue(self.queue).done(self._local))
+                async with AsyncBell(connection.client, self._channel) as bell:
                     while not (record := await self.arecord()).state.terminal:
-                        await bell.get_message(timeout=deadline.slice())
+                        await bell.wait(deadline.slice())
                     return record
-            except (StoreUnavailable, OSError) as error:
+            except StoreUnavailable as error:
                 deadline.after(error)
                 await asyncio.sleep(min(0.5, deadline.slice()))
 
@@ -140,6 +137,10 @@ class TaskHandle:
     @property
     def _keys(self) -> Keys:
         return (self._connection or default.connection()).keys
+
+    @property
+    def _channel(self) -> str:
+        return self._keys.queue(self.queue).done(self._local)
 
     def _sync(self) -> Connection:
         return self._connection or default.connection()

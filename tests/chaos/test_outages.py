@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -10,7 +11,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from callboard.handle import TaskHandle
 from callboard.records.state import State
+from callboard.storage import default
 from callboard.storage.connection import Connection
 from callboard.storage.embedded import EmbeddedServer
 from callboard.storage.operation import Command
@@ -18,7 +21,7 @@ from callboard.storage.scripts import script
 from tests.support.board import Board
 from tests.support.ledger import Ledger
 from tests.support.proxy import Proxy, runs
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_async
 from tests.support.worker_process import ServiceProcess
 
 StartWorker = Callable[..., ServiceProcess]
@@ -175,3 +178,38 @@ def test_a_claim_that_arrives_after_its_successors_strands_nothing(
         (State.COMPLETED, 1, ())
     }
     assert board.faults() == []
+
+
+@pytest.mark.parametrize("way", ["killed", "refusing", "hanging"])
+async def test_who_waits_for_a_task_waits_through_an_outage(
+    way: str,
+    outages: dict[str, Outage],
+    proxy: Proxy,
+    server: EmbeddedServer,
+    worker: StartWorker,
+    board: Board,
+    ledger: Ledger,
+) -> None:
+    """From a thread and from a coroutine, for a task that ends in the middle of it."""
+    worker(slots=2).ready()
+    through = Connection(proxy.url(server.url), namespace=board.keys.namespace)
+    [task] = board.submit("threads.nap", payload={"seconds": 2.0})
+    wait_until(lambda: task in ledger.running(), 20, "the body")
+    waiting = [
+        asyncio.create_task(TaskHandle(task, through).aresult(timeout=60)),
+        asyncio.create_task(asyncio.to_thread(TaskHandle(task, through).result, 60)),
+    ]
+    # Both have subscribed before it begins.
+    heard = f"{board.keys.queue('threads').done(task.rpartition('_')[2])}"
+    await wait_until_async(lambda: subscribers(board, heard) == 2, 20, "two subscriptions")
+    await asyncio.to_thread(outages[way], 4.0)
+    over = time.monotonic()
+    assert await asyncio.gather(*waiting) == [2.0, 2.0]
+    assert time.monotonic() - over < 10
+    await default.aclose()
+    through.close()
+
+
+def subscribers(board: Board, channel: str) -> int:
+    [(_, count)] = board.connection.client.pubsub_numsub(channel)
+    return int(count)
