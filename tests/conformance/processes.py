@@ -49,16 +49,16 @@ class CliProcess:
     """`dramatiq program`, in a process group of its own."""
 
     def __init__(
-        self, log: Path, environment: dict[str, str], *, processes: int = 2, threads: int = 4
+        self, program: Path, log: Path, environment: dict[str, str], *, processes: int = 2, threads: int = 4
     ) -> None:
         self.log: IO[bytes] = log.open("wb")
         options = ["--processes", str(processes), "--threads", str(threads)]
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "dramatiq", PROGRAM.stem, *options],
+            [sys.executable, "-m", "dramatiq", program.stem, *options],
             stdout=self.log,
             stderr=self.log,
             env=environment,
-            cwd=HERE,
+            cwd=program.parent,
             start_new_session=True,
         )
 
@@ -85,7 +85,10 @@ class CliProcess:
 class Hosts:
     """Starts them for one namespace, and ends them."""
 
-    def __init__(self, folder: Path, url: str, namespace: str, *, lease_seconds: float = 2.0) -> None:
+    def __init__(
+        self, folder: Path, url: str, namespace: str, *, program: Path = PROGRAM, lease_seconds: float = 2.0
+    ) -> None:
+        self.program = program
         self.folder, self.url, self.namespace = folder, url, namespace
         self.lease_seconds = lease_seconds
         self.connection = Connection(url, namespace=namespace)
@@ -102,7 +105,7 @@ class Hosts:
                 log,
                 self.url,
                 self.namespace,
-                MODULES=PROGRAM,
+                MODULES=self.program,
                 WORKER_SLOTS=options.get("slots", 4),
                 WORKER_LEASE_SECONDS=self.lease_seconds,
             )
@@ -117,7 +120,7 @@ class Hosts:
             "CALLBOARD_WORKER_LEASE_SECONDS": str(self.lease_seconds),
             "dramatiq_restart_delay": "200",
         }
-        process = CliProcess(log, environment, **options)
+        process = CliProcess(self.program, log, environment, **options)
         self._running.append(process)
         wanted = present + options.get("processes", 2)
         wait_until(lambda: len(self.board.workers()) >= wanted, 30, "the CLI's processes to show up")

@@ -5,6 +5,7 @@ Bodies leave traces in the file PROGRAM_TRACES: how often something ran is count
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import dramatiq
 import redis
-from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
+from dramatiq.middleware import AsyncIO, CurrentMessage, GroupCallbacks, Middleware
 from dramatiq.rate_limits.backends import RedisBackend as Barriers
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
@@ -56,6 +57,7 @@ class Boots(Middleware):
 
 broker = CallboardBroker()
 broker.add_middleware(CurrentMessage())
+broker.add_middleware(AsyncIO())
 broker.add_middleware(Results(backend=RedisBackend(client=client())))
 broker.add_middleware(GroupCallbacks(Barriers(client=client())))
 broker.add_middleware(Boots())
@@ -174,6 +176,16 @@ def crash(word):
     if trace(word) == 1:
         os.kill(os.getpid(), signal.SIGSEGV)
     return "alive"
+
+
+@dramatiq.actor(queue_name="asleep", max_retries=1, **BACK_OFF)
+async def nap(word, seconds):
+    message = CurrentMessage.get_current_message()
+    assert message is not None
+    await asyncio.sleep(seconds)
+    if not message.options.get("retries"):
+        raise TimeoutError("once more")
+    return [word, message.kwargs["word"]]
 
 
 @dramatiq.actor(queue_name="program", max_retries=0)

@@ -12,6 +12,8 @@ from tests.conformance import hosts, source
 from tests.conformance.table import LEFT_OUT, LONG
 
 HERE = Path(__file__).parent
+#: Parameters of the fixtures of Dramatiq's stores.
+BACKENDS = ("redis", "stub")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def missing(folder: Path, name: str) -> str | None:
         return f"module {module}"
     if test and test not in names_in(folder / f"{module}.py"):
         return f"test {test}"
-    if kind and kind.rstrip("]") not in hosts.NAMES:
+    if kind and kind.rstrip("]") not in (*hosts.NAMES, *BACKENDS):
         return f"kind {kind}"
     return None
 

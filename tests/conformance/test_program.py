@@ -172,6 +172,21 @@ def test_a_time_limit(sent: Sent, program: Any, kind: str) -> None:
     assert record.reason == ("timeout" if kind == "serve" else "exhausted")
 
 
+def test_actors_may_be_async(sent: Sent, program: Any) -> None:
+    messages = [program.nap.send(word=str(number), seconds=0.1) for number in range(20)]
+    records = [sent.end(message) for message in messages]
+    assert [record.result for record in records] == [[str(number)] * 2 for number in range(20)]
+    assert {record.attempt for record in records} == {2}
+
+
+def test_a_message_that_came_by_name(sent: Sent, hosts: Hosts, program: Any) -> None:
+    ids = hosts.board.submit("add", payload={"x": 1, "y": 2}, queue="program")
+    ids += hosts.board.submit("nap", payload={"word": "w", "seconds": 0}, queue="asleep")
+    first, second = hosts.board.await_end(ids, 20)
+    assert (first.state, first.result) == ("completed", 3)
+    assert (second.state, second.result, second.attempt) == ("completed", ["w", "w"], 2)
+
+
 @pytest.mark.parametrize("kind", ["serve"], indirect=True, scope="module")
 def test_a_body_that_kills_its_process(sent: Sent, program: Any) -> None:
     record = sent.end(program.crash.send("crash"))
@@ -181,7 +196,7 @@ def test_a_body_that_kills_its_process(sent: Sent, program: Any) -> None:
 
 def test_nothing_is_left_behind(sent: Sent, hosts: Hosts, worker: Running, program: Any) -> None:
     """The last one: a clean end, and a board without faults."""
-    for queue in ("program", "elsewhere", "ordered"):
+    for queue in ("program", "elsewhere", "ordered", "asleep"):
         program.broker.join(queue, timeout=30_000)
     worker.term()
     assert worker.wait(30) == 0
