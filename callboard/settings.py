@@ -151,7 +151,9 @@ class Settings(BaseModel):
         20, "How long a claim holds without a renewal. Renewed four times as often.", 0.2, 3600
     )
     worker_grace_seconds: float = _seconds(
-        10, "How long a body may take to end after its soft limit or a cancel, before its process is killed."
+        10,
+        "How long a body may take to end after a cancel, or after a soft limit without a hard one, before it "
+        "is killed (in a thread or on the event loop: given up).",
     )
     worker_tasks_per_child: int | None = _count(
         None, "Tasks after which a process slot gets a new child (± 10%); unset: never."
@@ -182,7 +184,7 @@ class Settings(BaseModel):
         30, "Days that failed tasks are kept.", "a number of days, 0 or more", ge=0, allow_inf_nan=False
     )
     retention_completed_count: int = _count(
-        200_000, "Completed and cancelled tasks kept in one queue, the newest.", 0
+        200_000, "Completed tasks kept in one queue, the newest; and as many cancelled ones.", 0
     )
     retention_failed_count: int = _count(50_000, "Failed tasks kept in one queue, the newest.", 0)
     retention_memory_percent: int = _count(
