@@ -1,38 +1,23 @@
-"""The runner inside this process, where a test can reach its parts."""
+"""The runner inside this process: who gets its slots, and what it does when one of its parts is stuck."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
-from callboard import clock, settings
-from callboard.broker.broker import CallboardBroker
-from callboard.catalog.contract import contract_of
-from callboard.catalog.resolution import resolve_queues
+from callboard import clock, control
 from callboard.records.state import State
 from callboard.storage.connection import Connection
-from callboard_worker.definition import Definition
 from callboard_worker.runner import Runner
-from callboard_worker.slots.slot import Assignment, Host, Outcome
-from callboard_worker.slots.thread import ThreadSlots
+from callboard_worker.slots import loop
 from tests.support.board import Board
+from tests.support.in_process import Bodies, runner_of
 from tests.support.waiting import wait_until
 
-
-class Bodies:
-    """What the slots run instead of tasks' functions: they wait until the test lets them go."""
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-        self.started: list[str] = []
-
-    def invoke(self, of: Assignment, _: Host) -> Outcome:
-        self.started.append(of.task_id)
-        if of.name == "hold":
-            assert self.go.wait(30)
-        return Outcome("completed", result=b"1")
+MakeRunner = Callable[..., Runner]
 
 
 @pytest.fixture
@@ -43,76 +28,198 @@ def bodies() -> Bodies:
 @pytest.fixture
 def board(redis_url: str, namespace: str) -> Iterator[Board]:
     connection = Connection(redis_url, namespace=namespace)
-    yield Board(connection)
+    made = Board(connection)
+    yield made
+    assert made.faults() == []
     connection.close()
 
 
 @pytest.fixture
-def runner(board: Board, bodies: Bodies) -> Iterator[Runner]:
-    """Of two thread slots, for the tasks `quick` and `hold` of the queue `slow`; not started."""
+def runner(board: Board, bodies: Bodies) -> Iterator[MakeRunner]:
+    """Makes a runner: `runner(first={}, second={"slots": 1})`, not started."""
+    made: list[Runner] = []
 
-    def function() -> None:
-        """Never called."""
+    def make(slots: int = 2, grace_seconds: float = 5.0, **queues: dict[str, Any]) -> Runner:
+        made.append(
+            runner_of(board.connection, bodies, queues or {"q": {}}, slots=slots, grace_seconds=grace_seconds)
+        )
+        return made[-1]
 
-    known = {
-        name: Definition(contract_of(function, name=name, queue="slow"), actor=False)
-        for name in ("quick", "hold")
-    }
-    read = settings.load({"CALLBOARD_WORKER_SLOTS": "2"})
-    queues = resolve_queues([definition.contract for definition in known.values()], read, ["slow"])
-    made = Runner(
-        board.connection,
-        CallboardBroker(connection=board.connection, middleware=[]),
-        known,
-        queues,
-        slots=2,
-        make_slots=lambda _, capacity, runner: ThreadSlots(capacity, runner, invoke=bodies.invoke),
-    )
-    yield made
-    bodies.go.set()
-    if made._started:
-        assert made.drain(5)
+    yield make
+    bodies.let_all_go()
+    for one in made:
+        assert not one._started or one.drain(5)
 
 
-def test_a_worker_that_waited_long_for_redis_is_alive(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch
+# Slots.
+
+
+def test_queues_share_slots_and_the_first_has_precedence(
+    runner: MakeRunner, board: Board, bodies: Bodies
 ) -> None:
-    """A start that takes minutes, in the wait for Redis or in imports, is no reason to be killed."""
-    now = clock.monotonic
-    monkeypatch.setattr(clock, "monotonic", lambda: now() + 600)
-    assert runner.live()
-    runner.start()
-    assert runner.live()
-    assert runner.ready()
+    """Two slots, work for both queues from the beginning: the second gets what the first leaves."""
+    second = board.submit("second.hold", 4)
+    first = board.submit("first.hold", 4)
+    runner(first={}, second={}).start()
+    wait_until(lambda: len(bodies.started) == 2, 10, "two bodies")
+
+    def have_started(count: int) -> bool:
+        return len(bodies.started) == count
+
+    for count in range(3, 9):
+        bodies.let_go()
+        wait_until(partial(have_started, count), 10, "the next body")
+    assert set(bodies.started[:4]) == set(first)
+    assert set(bodies.started[4:]) == set(second)
+    assert bodies.peak[""] == 2
 
 
-def test_a_renewal_that_crosses_its_tasks_end_leaves_nothing_behind(runner: Runner, board: Board) -> None:
-    """Else it would be renewed, in vain, as long as the worker lives."""
-    runner.start()
-    [task] = board.submit("quick", queue="slow")
-    board.await_end([task])
-    wait_until(lambda: not runner.keeper._held, 5, "an empty hand")
-    token = "1.n-1"
-    local = task.removeprefix("slow_")
-    runner.keeper.hold("slow", local, token)  # as a renewal does that was answered before the end was
-    assert runner.keeper._renew()
-    assert not runner.keeper._held
+def test_a_queue_has_no_more_slots_than_it_declares(runner: MakeRunner, board: Board, bodies: Bodies) -> None:
+    """And its loop has slots of its own, which the shared ones do not count."""
+    tasks = board.submit("narrow.hold", 4) + board.submit("wide.hold", 6) + board.submit("loop.hold", 6)
+    made = runner(3, narrow={"slots": 1}, wide={}, loop={"isolation": "loop", "slots": 5})
+    made.start()
+    wait_until(lambda: len(bodies.started) == 8, 10, "three shared bodies and five on the loop")
+    assert {lane.busy for lane in made.dispatcher.lanes.values()} == {1, 2, 5}
+    assert board.size("loop", State.QUEUED) == 1, "nothing is claimed that cannot start"
+    assert board.size("wide", State.QUEUED) == 4
+    assert board.size("narrow", State.QUEUED) == 3
+    bodies.let_all_go()
+    board.await_end(tasks)
+    assert (bodies.peak["narrow"], bodies.peak["loop"]) == (1, 5)
 
 
-def test_what_waits_too_long_for_a_slot_goes_back(runner: Runner, board: Board, bodies: Bodies) -> None:
+def test_a_queue_that_is_paused_while_others_run_is_left_alone(
+    runner: MakeRunner, board: Board, bodies: Bodies
+) -> None:
+    """What is held of it ends; nothing more is claimed; the other queue gets all the slots."""
+    runner(first={}, second={}).start()
+    [held] = board.submit("first.hold")
+    wait_until(lambda: bodies.started == [held], 10, "its body")
+    board.run(control.pause(board.keys, "first"))
+    waiting = board.submit("first.hold", 3)
+    others = board.submit("second.hold", 3)
+    bodies.let_go()
+    wait_until(lambda: len(bodies.started) == 3, 10, "two bodies of the other queue")
+    assert set(bodies.started[1:]) <= set(others)
+    assert board.states(waiting) == {"queued": 3}
+    board.run(control.resume(board.keys, "first"))
+    bodies.let_all_go()
+    board.await_end(waiting + others)
+
+
+def test_an_urgent_task_overtakes_what_waits(runner: MakeRunner, board: Board, bodies: Bodies) -> None:
+    made = runner(1)
+    made.start()
+    board.await_end(board.submit("q.quick", 400))
+    [running] = board.submit("q.hold")
+    wait_until(lambda: bodies.started[-1] == running, 10, "its body")
+    waiting = board.submit("q.hold", 30)
+    [urgent] = board.submit("q.hold", priority=0)
+    # Some are held beyond the slot, for bodies were short so far; they go back when that was wrong.
+    wait_until(lambda: board.size("q", State.RUNNING) == 1, 10, "what was claimed too early to go back")
+    bodies.let_go()
+    wait_until(lambda: len(bodies.started) == 402, 10, "the next body")
+    assert bodies.started[-1] == urgent
+    bodies.let_all_go()
+    board.await_end(waiting)
+
+
+def test_what_waits_too_long_for_a_slot_goes_back(runner: MakeRunner, board: Board, bodies: Bodies) -> None:
     """Given bodies so short that tasks are held beyond the slots
     When long ones come
     I expect those that cannot start here to be there for other, idle workers, at no attempt.
     """
-    runner.start()
-    board.await_end(board.submit("quick", 400, queue="slow"))
-    assert runner.dispatcher.lanes["slow"].extra() > 0
-    long = board.submit("hold", 20, queue="slow")
+    made = runner()
+    made.start()
+    board.await_end(board.submit("q.quick", 400))
+    assert made.dispatcher.lanes["q"].extra() > 0
+    long = board.submit("q.hold", 20)
     wait_until(lambda: len(bodies.started) == 402, 5, "two long bodies")
-    wait_until(lambda: board.size("slow", State.QUEUED) == 18, 5, "the others to be given back")
-    assert board.size("slow", State.RUNNING) == 2
+    wait_until(lambda: board.size("q", State.QUEUED) == 18, 5, "the others to be given back")
+    assert board.size("q", State.RUNNING) == 2
     waiting = [record for record in board.records(long) if record.state is State.QUEUED]
     assert {record.attempt for record in waiting} == {0}
-    bodies.go.set()
+    bodies.let_all_go()
     for record in board.await_end(long):
         assert (record.state, record.attempt) == (State.COMPLETED, 1)
+
+
+# Health.
+
+
+def test_a_worker_that_waited_long_for_redis_is_alive(
+    runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that takes minutes, in the wait for Redis or in imports, is no reason to be killed."""
+    made = runner()
+    now = clock.monotonic
+    monkeypatch.setattr(clock, "monotonic", lambda: now() + 600)
+    assert made.live() is True
+    made.start()
+    assert made.live() is True
+    assert made.ready()
+
+
+def test_a_renewal_that_crosses_its_tasks_end_leaves_nothing_behind(runner: MakeRunner, board: Board) -> None:
+    """Else it would be renewed, in vain, as long as the worker lives."""
+    made = runner()
+    made.start()
+    [task] = board.submit("q.quick")
+    board.await_end([task])
+    wait_until(lambda: not made.keeper._held, 5, "an empty hand")
+    # As a renewal does that was answered before the end was.
+    made.keeper.hold("q", task.removeprefix("q_"), "1.n-1")
+    assert made.keeper._renew()
+    assert not made.keeper._held
+
+
+def test_nothing_is_claimed_for_a_loop_that_is_blocked(
+    runner: MakeRunner, board: Board, bodies: Bodies
+) -> None:
+    """What comes meanwhile is there for other workers; afterwards the loop goes on."""
+    made = runner(loop={"isolation": "loop", "slots": 100}, q={})
+    made.start()
+    board.await_end(board.submit("loop.quick"))
+    board.submit("loop.block")
+    wait_until(lambda: len(bodies.started) == 2, 10, "the body that blocks")
+    board.submit("loop.quick", 3)
+    wait_until(lambda: made.room("loop") == 0, 10, "its refusal")
+    late = board.submit("loop.quick", 3)
+    [elsewhere] = board.submit("q.quick")
+    board.await_end([elsewhere])
+    assert board.states(late) == {"queued": 3}
+    assert made.live() is True
+    bodies.let_all_go()
+    board.await_end(late)
+
+
+def test_a_loop_that_is_blocked_beyond_every_limit_fails_the_liveness_probe(
+    runner: MakeRunner, board: Board, bodies: Bodies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before: a new process would only run the same body again, and no attempt would be spent."""
+    monkeypatch.setattr(loop, "_WEDGED_SECONDS", 0.5)
+    made = runner(grace_seconds=0.2, loop={"isolation": "loop", "soft_limit": 1.5, "hard_limit": 1.5})
+    made.start()
+    [task] = board.submit("loop.block", max_attempts=1)
+    wait_until(lambda: bodies.started == [task], 10, "its body")
+    assert made.live() is True
+    [record] = board.await_end([task])
+    assert (record.state, record.reason) == (State.FAILED, "timeout")
+    wait_until(lambda: made.live() == "a body that does not end holds the event loop", 10, "the probe")
+    bodies.let_all_go()
+    wait_until(lambda: made.live() is True, 10, "its recovery")
+
+
+def test_threads_that_are_all_stuck_fail_the_liveness_probe(
+    runner: MakeRunner, board: Board, bodies: Bodies
+) -> None:
+    """Bodies that swallow every stop: two are given up, two more hold their slots, and nothing moves on."""
+    made = runner(2, 0.1, q={"soft_limit": 0.2, "hard_limit": 0.2})
+    made.start()
+    tasks = board.submit("q.hold", 4, max_attempts=1)
+    wait_until(lambda: len(bodies.started) == 4, 10, "four bodies")
+    wait_until(lambda: "held by a body" in str(made.live()), 10, "the probe")
+    bodies.let_all_go()
+    board.await_end(tasks)
+    wait_until(lambda: made.live() is True, 10, "its recovery")

@@ -214,7 +214,7 @@ class Worker:
         if self._signals > 1:
             self.runner.hurry()
 
-    def _live(self) -> bool:
+    def _live(self) -> bool | str:
         return not self._published or self.runner.live()
 
     def _ready(self) -> bool:

@@ -125,14 +125,13 @@ class Runner(Listener):
         self._started = True
         self.broker.emit_after("worker_boot", self)
 
-    def live(self) -> bool:
-        """Whether the runner's own loops tick, once it has started; says nothing about Redis."""
-        if not self._started:
-            return True
-        now = clock.monotonic()
+    def live(self) -> bool | str:
+        """Whether its loops tick, once it has started, or what is wrong; says nothing about Redis."""
         # A turn may wait for its socket time-out with resends, a renewal for one of each queue.
-        patience = 60.0
-        return now - self.pump.ticked < patience and now - self.keeper.ticked < patience
+        late = clock.monotonic() - 60.0
+        wedged = [why for group in self._groups.values() if (why := group.wedged())]
+        ticking = self.pump.ticked > late and self.keeper.ticked > late
+        return not self._started or (wedged[0] if wedged else ticking)
 
     def ready(self) -> bool:
         """Whether Redis answers and a slot of each form is up."""
@@ -146,6 +145,8 @@ class Runner(Listener):
 
     def room(self, queue: str) -> int:
         """How many tasks of a queue may be claimed now."""
+        if self._groups[self._queues[queue].isolation].blocked():
+            return 0
         room = self.dispatcher.room(queue)
         # Ends that Redis did not take count as held, or memory would grow through an outage.
         return max(0, room - self.pump.unrecorded) if self.pump.failing else room

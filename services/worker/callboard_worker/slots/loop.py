@@ -2,7 +2,8 @@
 
 A stop is asyncio's cancellation, once. A body that does not end within the grace period is given up: its
 outcome is reported and its coroutine left to itself (`stuck` counts them). A body that blocks the loop
-blocks all of them; nothing but its own end helps, which is why plain functions do not belong here.
+blocks all of them; nothing but its own end helps, which is why plain functions do not belong here. While
+it lasts, nothing more is claimed; when it outlasts its limits, the worker's liveness probe fails.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from callboard_worker.slots.slot import GRACE_SECONDS, Assignment, InvokeAsync, 
 logger = logging.getLogger(__name__)
 
 _START_SECONDS = 10.0
+_BLOCKED_SECONDS = 1.0
+_WEDGED_SECONDS = 60.0
 
 
 class LoopHost(Stint):
@@ -72,6 +75,7 @@ class LoopSlots:
         self._names = deque(f"loop-{number}" for number in reversed(range(capacity)))
         self._inbox: deque[Callable[[], None]] = deque()
         self._woken = False
+        self._asked_at = 0.0
         self._lock = threading.Lock()
         self._idle = threading.Event()
         self._idle.set()
@@ -97,6 +101,20 @@ class LoopSlots:
 
     def ready(self) -> bool:
         return self._up.is_set() and not self._closed
+
+    def blocked(self) -> bool:
+        return self._behind > _BLOCKED_SECONDS
+
+    def wedged(self) -> str:
+        # As long as its limit may still end the body's attempt, a new process would only run it again.
+        if self._behind > _WEDGED_SECONDS and self._given_up:
+            return "a body that does not end holds the event loop"
+        return ""
+
+    @property
+    def _behind(self) -> float:
+        """Seconds for which the loop has not come to what was asked of it."""
+        return clock.monotonic() - self._asked_at if self._woken else 0.0
 
     def run(self, assignment: Assignment) -> None:
         if self._closed:
@@ -200,6 +218,7 @@ class LoopSlots:
         assert loop is not None
         self._inbox.append(call)
         if not self._woken:
+            self._asked_at = clock.monotonic()
             self._woken = True
             with contextlib.suppress(RuntimeError):  # It has closed.
                 loop.call_soon_threadsafe(self._empty_inbox)

@@ -91,6 +91,12 @@ class ProcessSlots:
     def ready(self) -> bool:
         return not self.closing.is_set() and any(slot.up for slot in self._slots)
 
+    def blocked(self) -> bool:
+        return False
+
+    def wedged(self) -> str:
+        return ""
+
     @property
     def pids(self) -> dict[str, int]:
         """The children that live, by slot."""

@@ -107,6 +107,12 @@ class SlotGroup(Protocol):
     def ready(self) -> bool:
         """Whether at least one slot is up."""
 
+    def blocked(self) -> bool:
+        """Whether what is started now would not begin: a body holds what all of them share."""
+
+    def wedged(self) -> str:
+        """Why nothing but a new process helps any more, in words; "" as long as something else may."""
+
     def run(self, assignment: Assignment) -> None:
         """Start one attempt. Does not block; never more at once than `capacity` (ValueError)."""
 

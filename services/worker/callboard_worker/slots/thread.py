@@ -163,6 +163,19 @@ class ThreadSlots:
     def ready(self) -> bool:
         return self._started and not self._closed
 
+    def blocked(self) -> bool:
+        return False
+
+    def wedged(self) -> str:
+        if self.stuck < self.capacity:
+            return ""
+        late = sum(
+            1
+            for slot in self._slots
+            if (stint := slot.stint) is not None and stint.why and stint.next_at == inf
+        )
+        return "every thread slot is held by a body that does not stop" if late == self.capacity else ""
+
     def run(self, assignment: Assignment) -> None:
         if self._closed:
             raise ValueError("These slots are closed.")
