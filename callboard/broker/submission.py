@@ -134,12 +134,14 @@ def submit(
     """Accept `submissions`, in order; one script call for each 100 tasks or 256 KiB of a queue.
 
     Not atomic over calls: an item that could not be stored carries a `problem` (QueueFull, StoreFull). Raises
-    InvalidPayload for a payload that is no JSON or too large, before anything is stored.
+    InvalidPayload for a payload that is no JSON or too large, and InvalidDeclaration for what cannot name a
+    queue, before anything is stored.
     """
     packed = [_pack(submission) for submission in submissions]
     replies: list[Submitted | None] = [None] * len(submissions)
-    for queue, indexes in _by_queue(submissions).items():
-        queue_keys = keys.queue(ids.check_queue(queue))
+    queues = {ids.check_queue(queue): indexes for queue, indexes in _by_queue(submissions).items()}
+    for queue, indexes in queues.items():
+        queue_keys = keys.queue(queue)
         if (yield Pressure(queue_keys.prefix)) >= limits.memory_share:
             for index in indexes:
                 full = StoreFull(
