@@ -17,6 +17,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
 from callboard.errors import InvalidSetting
+from callboard.storage.guarded import AsyncGuardedClient, GuardedClient
 
 try:
     from redis.maint_notifications import MaintNotificationsConfig
@@ -101,7 +102,8 @@ class Address:
             return redis.RedisCluster(startup_nodes=nodes, **common, **self.options)
         if self.kind == "sentinel":
             guard = redis.Sentinel(self.hosts, sentinel_kwargs={"socket_timeout": CONNECT_TIMEOUT_SECONDS})
-            client: redis.Redis = guard.master_for(self.service, db=self.db, **common, **self.options)
+            options = {"redis_class": GuardedClient, "db": self.db, **common, **self.options}
+            client: redis.Redis = guard.master_for(self.service, **options)
             return client
         return redis.Redis.from_url(self.url, **common)
 
@@ -118,7 +120,8 @@ class Address:
             guard = redis.asyncio.Sentinel(
                 self.hosts, sentinel_kwargs={"socket_timeout": CONNECT_TIMEOUT_SECONDS}
             )
-            client: redis.asyncio.Redis = guard.master_for(self.service, db=self.db, **common, **self.options)
+            options = {"redis_class": AsyncGuardedClient, "db": self.db, **common, **self.options}
+            client: redis.asyncio.Redis = guard.master_for(self.service, **options)
             return client
         return redis.asyncio.Redis.from_url(self.url, **common)
 
