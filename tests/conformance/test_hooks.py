@@ -13,6 +13,8 @@ import dramatiq
 import pytest
 from dramatiq import Middleware
 from dramatiq.middleware import AsyncIO, CurrentMessage, Shutdown, SkipMessage
+from dramatiq.results import Results
+from dramatiq.results.backends import StubBackend
 
 from callboard import context
 from callboard.broker.broker import CallboardBroker
@@ -364,6 +366,20 @@ def test_options_that_no_encoder_takes_fail_with_the_cause(redis_broker, redis_w
     kept = record(message)
     assert (kept.state, kept.reason) == ("failed", "permanent")
     assert "lock" in kept.error["message"]
+
+
+def test_a_result_that_is_no_json_reaches_dramatiqs_store(redis_broker, redis_worker, record) -> None:
+    store = StubBackend(encoder=dramatiq.PickleEncoder())
+    redis_broker.add_middleware(Results(backend=store))
+
+    @dramatiq.actor(store_results=True, max_retries=0)
+    def work():
+        return 3 + 4j
+
+    message = work.send()
+    redis_broker.join("default", timeout=_JOIN_MS)
+    assert message.get_result(backend=store) == 3 + 4j
+    assert (record(message).state, record(message).result) == ("completed", None)
 
 
 @pytest.mark.parametrize("host", ["runner"], indirect=True)

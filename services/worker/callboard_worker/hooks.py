@@ -19,6 +19,7 @@ from callboard import context
 from callboard.broker.broker import CallboardBroker
 from callboard.broker.message import HeldMessage
 from callboard_worker.slots.remote import raised_by
+from callboard_worker.slots.result import BadResult
 from callboard_worker.slots.slot import Outcome
 
 logger = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ def around(broker: CallboardBroker, message: HeldMessage, body: Callable[[], Out
     elif message.failed:
         outcome = Outcome("completed")
     else:
-        outcome = body()
+        outcome = kept(body())
     try:
         after(broker, message, outcome)
         return outcome
@@ -135,6 +136,17 @@ def around(broker: CallboardBroker, message: HeldMessage, body: Callable[[], Out
         # The exception's frames hold this one, which must not hold the exception: only cyclic garbage
         # collection would free them.
         del outcome
+
+
+def kept(outcome: Outcome) -> Outcome:
+    """The outcome; a result that no record can keep is no failure where hooks get the object itself.
+
+    Dramatiq's stores of results may encode what JSON cannot, or more of it.
+    """
+    if outcome.value is None or not isinstance(outcome.exception, BadResult):
+        return outcome
+    logger.warning("%s The record goes without it.", outcome.exception)
+    return Outcome("completed", value=outcome.value, run_ms=outcome.run_ms)
 
 
 def skipped(error: BaseException) -> Outcome:

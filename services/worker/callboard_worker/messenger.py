@@ -75,6 +75,7 @@ class Messenger:
                 self._finish(held, Outcome("lost"))
 
     def _ended(self, held: Held, message: HeldMessage, outcome: Outcome) -> None:
+        outcome = hooks.kept(outcome)
         try:
             if outcome.kind != "lost" and held.hook_context is not None:
                 held.hook_context.run(hooks.after, self._broker, message, outcome)
