@@ -32,7 +32,7 @@ class ServiceProcess:
         environment = {
             **os.environ,
             # Modules of tests are loaded by their path, and import one another by name.
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             "CALLBOARD_REDIS_URL": url,
             "CALLBOARD_NAMESPACE": namespace,
             "CALLBOARD_APPS": "none",
