@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import msgpack
 import pytest
 
 from callboard import clock, control
+from callboard.records import layout
 from callboard.records.state import State
 from callboard.storage.connection import Connection
+from callboard.storage.operation import Command
 from callboard_worker.runner import Runner
 from callboard_worker.slots import loop
 from tests.support.board import Board
@@ -143,6 +146,27 @@ def test_what_waits_too_long_for_a_slot_goes_back(runner: MakeRunner, board: Boa
     bodies.let_all_go()
     for record in board.await_end(long):
         assert (record.state, record.attempt) == (State.COMPLETED, 1)
+
+
+def test_tasks_that_have_to_run_alone_leave_others_their_turn(
+    runner: MakeRunner, board: Board, bodies: Bodies
+) -> None:
+    """Twenty whose lease ran out twice, in the queue of precedence: the other queue waits for one, not for all."""
+    suspects = board.submit("first.nap", 20)
+    for task in suspects:
+        key = board.keys.queue("first").mutable(task.removeprefix("first_"))
+        raw = board.connection.execute(Command("GET", key))
+        fields = msgpack.unpackb(raw[1:], raw=True)
+        fields[layout.Mutable._fields.index("losses")] = 2
+        packed = msgpack.packb(fields, use_bin_type=False)
+        board.connection.execute(Command("SET", key, layout.VERSION + packed))
+    others = board.submit("second.nap", 3)
+    runner(first={}, second={}).start()
+    board.await_end(others)
+    assert sum(task in suspects for task in bodies.started) <= 4
+    for record in board.await_end(suspects):
+        assert (record.state, record.attempt) == (State.COMPLETED, 1)
+    assert bodies.peak["first"] == 1
 
 
 # Health.

@@ -23,7 +23,8 @@ from callboard_worker.slots.thread import ThreadSlots
 
 
 class Bodies:
-    """What the slots run instead of tasks' functions. Of the task `hold` of a queue, each waits for `let_go`.
+    """What the slots run instead of tasks' functions. Of the task `hold` of a queue, each waits for `let_go`; `nap`
+    takes a tenth of a second.
 
     `started`: task ids, in order. `peak`: the most of a queue that ran at one time, "" for all.
     """
@@ -48,6 +49,8 @@ class Bodies:
         self._enter(of)
         if of.name.endswith("hold"):
             self._hold()
+        if of.name.endswith("nap"):
+            time.sleep(0.1)
         return self._leave(of)
 
     async def invoke_on_loop(self, of: Assignment, _: Host) -> Outcome:
@@ -83,7 +86,7 @@ def runner_of(
     queues: Mapping[str, Mapping[str, Any]],
     *,
     slots: int = 2,
-    names: Sequence[str] = ("quick", "hold", "block"),
+    names: Sequence[str] = ("quick", "nap", "hold", "block"),
     grace_seconds: float = 5.0,
 ) -> Runner:
     """A runner that is not started yet, for tasks `QUEUE.NAME`; `queues`: declarations, by precedence."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ _EXTRA = ((1.0, 24), (5.0, 8))
 _MEAN_WEIGHT = 0.05
 _PATIENCE_SECONDS = 1.0
 _LONG_MS = 1000.0
+_SHORTEST_RECESS_SECONDS, _LONGEST_RECESS_SECONDS = 0.5, 60.0
+_AWAY_MS = 2000
 
 
 @dataclass(slots=True)
@@ -47,6 +50,11 @@ class Lane:
         return next((extra for below, extra in _EXTRA if self.mean_ms < below), 0)
 
 
+def away_ms() -> int:
+    """When to come again with what has to run alone and cannot now: in two seconds, ± 50%."""
+    return int(_AWAY_MS * random.uniform(0.5, 1.5))
+
+
 class Dispatcher:
     """Starts claimed tasks in slots, in the order of the queues' precedence; the runner feeds it.
 
@@ -59,6 +67,7 @@ class Dispatcher:
         # Claimed as a suspect: nothing more is claimed until it has ended.
         self._alone: Held | None = None
         self._alone_started = False
+        self._recess_until = 0.0
         self._start = start
         self._lock = threading.RLock()
 
@@ -77,7 +86,8 @@ class Dispatcher:
         """Take what was claimed and start what fits; what has to go back, because only one can be alone.
 
         A suspect starts when everything else has ended, and nothing runs beside it: if it kills this worker
-        too, it takes nobody along, and if it does not, another one was to blame.
+        too, it takes nobody along, and if it does not, another one was to blame. Then others have the slots
+        for as long as it had them: a worker that died twice with a thousand tasks makes a thousand suspects.
         """
         turned_away: list[Held] = []
         with self._lock:
@@ -85,7 +95,7 @@ class Dispatcher:
             now = clock.monotonic()
             for held in claimed:
                 held.accepted_at = now
-                if held.suspect and self._alone is not None:
+                if held.suspect and (self._alone is not None or now < self._recess_until):
                     turned_away.append(held)
                     continue
                 if held.suspect:
@@ -109,6 +119,8 @@ class Dispatcher:
             lane.mean_ms += (run_ms - lane.mean_ms) * _MEAN_WEIGHT
             if held is self._alone:
                 self._alone = None
+                recess = min(_LONGEST_RECESS_SECONDS, max(_SHORTEST_RECESS_SECONDS, run_ms / 1000))
+                self._recess_until = clock.monotonic() + recess
             self._fill()
 
     def overdue(self) -> list[Held]:

@@ -29,7 +29,7 @@ from callboard.metrics import Metrics, SlotFigures
 from callboard.metrics import metrics as process_metrics
 from callboard.storage.connection import Connection
 from callboard_worker.definition import Definition
-from callboard_worker.dispatcher import Dispatcher, Lane, Pool
+from callboard_worker.dispatcher import Dispatcher, Lane, Pool, away_ms
 from callboard_worker.held import Held, Ledger
 from callboard_worker.intake import take
 from callboard_worker.messenger import Messenger
@@ -171,10 +171,10 @@ class Runner(Listener):
                 self.pump.done(queue, Finished(taken, None))
         if self._draining:
             for held in ours:
-                self._end(held, turn.release(held.claim.local, held.claim.token, cause="shutdown"))
+                self._release(held, "shutdown")
             return
         for held in self.dispatcher.accept(queue, ours):
-            self._end(held, turn.release(held.claim.local, held.claim.token, cause="has to run alone"))
+            self._end(held, turn.snooze(*held.claim[:2], cause="has to run alone", delay_ms=away_ms()))
 
     def quiet(self, queue: str) -> None:
         """Nothing is ready: listen."""
@@ -183,7 +183,7 @@ class Runner(Listener):
     def tidy(self) -> None:
         """Give back what waits too long for a slot here."""
         for held in self.dispatcher.overdue():
-            self._end(held, turn.release(held.claim.local, held.claim.token, cause="no free slot"))
+            self._release(held, "no free slot")
 
     def recorded(self, queue: str, finished: Finished, answer: Answer) -> None:
         """An end that Redis has answered: let go of the task."""
@@ -268,6 +268,10 @@ class Runner(Listener):
             held.ended = True
         self.pump.done(held.queue, Finished(ending, held))
 
+    def _release(self, held: Held, cause: str) -> None:
+        notes = held.told.pending() if held.told else None
+        self._end(held, turn.release(held.claim.local, held.claim.token, cause=cause, notes=notes))
+
     def _measure(self, held: Held, outcome: Outcome) -> None:
         key = (held.queue, held.assignment.name, outcome.kind)
         meters = self._meters.get(key)
@@ -306,12 +310,11 @@ class Runner(Listener):
             self._groups[self._queues[queue].isolation].stop(held.assignment.task_id, word, token)  # type: ignore[arg-type]
 
     def _end_waiting(self, held: Held, word: str) -> None:
-        claim = held.claim
         if word == "lost":
-            self._ledger.by_token.pop(claim.token, None)
+            self._ledger.by_token.pop(held.claim.token, None)
             return
         # It never started: the release gives the attempt back, and the store turns it into a cancel.
-        self._end(held, turn.release(claim.local, claim.token, cause="cancel"))
+        self._release(held, "cancel")
 
     def drain(self, seconds: float) -> bool:
         """Stop claiming, give back the unstarted, let the running end for `seconds`, give back the rest.
@@ -324,7 +327,7 @@ class Runner(Listener):
         for waiter in self._waiters.values():
             waiter.stop()
         for held in self.dispatcher.drain():
-            self._end(held, turn.release(held.claim.local, held.claim.token, cause="shutdown"))
+            self._release(held, "shutdown")
         self.pump.look()
         self._until_idle(clock.monotonic() + seconds)
         # First the bodies end, then their tasks go back: nobody else may run one beside us.
@@ -332,7 +335,7 @@ class Runner(Listener):
             group.close(0)
         for held in list(self._ledger.by_token.values()):
             if not held.ended:
-                self._give_back(held)
+                self._release(held, "shutdown")
         flushed = self.pump.stop(timeout=max(5.0, min(seconds, 15.0)))
         self._ear.stop()
         self._notes.stop()
@@ -346,10 +349,6 @@ class Runner(Listener):
         self.broker.emit_after("worker_shutdown", self)
         self._messenger.close()
         return flushed
-
-    def _give_back(self, held: Held) -> None:
-        notes = held.told.pending() if held.told else None
-        self._end(held, turn.release(held.claim.local, held.claim.token, cause="shutdown", notes=notes))
 
     def hurry(self) -> None:
         """Wait for running tasks no longer."""
