@@ -171,6 +171,22 @@ def test_entries_of_a_later_release_may_have_more_fields(connection: Connection)
     assert msgpack.unpackb(raw[1:], raw=True)[-2:] == [b"new", 5], "a script of this release dropped a field"
 
 
+def test_a_claim_reads_large_payloads_only_to_hand_them_out(connection: Connection) -> None:
+    """Sixty-four of 256 KiB would hold Redis for tens of milliseconds each time that four of them fit."""
+    payload = {"filler": "x" * 250_000}
+    connection.run(
+        submit(connection.keys, [Submission(name="a.task", queue="q", payload=payload) for _ in range(64)])
+    )
+    server: Any = connection.client
+    before = server.info("stats")["keyspace_hits"]
+    reply = connection.run(turn.turn(connection.keys, "q", "w", want=64, nonce="n"))
+    assert (len(reply.claims), reply.left) == (4, 60)
+    assert server.info("stats")["keyspace_hits"] - before < 50
+    small = [Submission(name="a.task", queue="r") for _ in range(64)]
+    connection.run(submit(connection.keys, small))
+    assert len(connection.run(turn.turn(connection.keys, "r", "w", want=64, nonce="n")).claims) == 64
+
+
 # The intake.
 
 

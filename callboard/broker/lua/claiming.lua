@@ -61,16 +61,24 @@ local function claim(worker, nonce, want, lease_ms)
   if call('HGET', META, 'paused') then return claimed, 0 end
   local ids = call('ZRANGE', QUEUED, 0, want - 1)
   if #ids == 0 then return claimed, 0 end
-  local record_keys = {}
-  for index, id in ipairs(ids) do
-    record_keys[2 * index - 1], record_keys[2 * index] = P .. 'm:' .. id, P .. 'i:' .. id
-  end
-  local raws = call('MGET', unpack(record_keys))
+  local raws, seen, fetched = nil, 0, 0
   local bytes, moved, taken, leases = 0, 0, {}, {}
   local memo = { nonce }
   for index, id in ipairs(ids) do
-    local body = raws[2 * index]
-    local m = raws[2 * index - 1] and decode(raws[2 * index - 1])
+    if index > fetched then
+      -- Four, then as many as are likely to fit: sixty-four large ones would be read for a few that are taken.
+      local size = index == 1 and 4 or math.max(1, math.floor((CLAIM_BYTES - bytes) * (index - 1) / (bytes + 1)))
+      local record_keys = {}
+      seen, fetched = fetched, math.min(#ids, fetched + size)
+      for at = index, fetched do
+        local place = 2 * (at - seen)
+        record_keys[place - 1], record_keys[place] = P .. 'm:' .. ids[at], P .. 'i:' .. ids[at]
+      end
+      raws = call('MGET', unpack(record_keys))
+    end
+    local body = raws[2 * (index - seen)]
+    local m = raws[2 * (index - seen) - 1]
+    m = m and decode(m)
     if not m or not body then
       call('ZREM', QUEUED, id)
       if m then fair_leave(m) end
