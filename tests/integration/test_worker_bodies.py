@@ -19,7 +19,7 @@ from callboard.submit import Submission
 from tests.support.board import Board
 from tests.support.waiting import wait_until
 from tests.support.worker_bodies import actor
-from tests.support.worker_process import ServiceProcess
+from tests.support.worker_process import ServiceProcess, children_of, lives
 from tests.support.workers import working
 
 FORMS = ("box", "thread", "coro")
@@ -182,9 +182,21 @@ def test_a_child_that_dies_is_a_failed_attempt_with_its_cause(board: Board, how:
 def test_what_a_body_leaves_in_its_process_harms_no_other(board: Board) -> None:
     for _ in range(2):
         assert run(board, "box.vandal").result == "done"
-        assert run(board, "box.twin").result == "parent"
     for record in board.await_end(board.submit("box.tell", 8)):
         assert record.state is State.COMPLETED
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_copy_that_a_body_forked_is_no_second_worker(
+    board: Board, worker: ServiceProcess, form: str
+) -> None:
+    """It would hold the worker's ports after it, and the event loop's selector beside it."""
+    board.await_end(board.submit(f"{form}.tell", 8))
+    before = children_of(worker.pid)
+    record = run(board, f"{form}.twin")
+    assert (record.state, record.result) == (State.COMPLETED, "parent")
+    wait_until(lambda: not any(map(lives, children_of(worker.pid) - before)), 10, "the end of the copy")
+    assert run(board, f"{form}.tell").state is State.COMPLETED
 
 
 # Stops.

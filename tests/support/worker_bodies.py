@@ -243,9 +243,14 @@ def vandal() -> str:
     return "done"
 
 
-@task(queue=BOX, name="box.twin")
+@in_both()
 def twin() -> str:
     """Fork, and let both come home."""
+    return "child" if os.fork() == 0 else "parent"
+
+
+@on_loop()
+async def atwin() -> str:
     return "child" if os.fork() == 0 else "parent"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -123,7 +124,7 @@ def execute(assignment: Assignment, host: Host) -> Outcome:
     except Exception as error:
         return _unfindable(error)
     try:
-        with enter(_current(assignment, work), host), printing(host), work.surroundings():
+        with enter(_current(assignment, work), host), printing(host), work.surroundings(), _no_copy():
             if work.is_async:
                 value = host.drive(work.function(*work.args, **work.kwargs))
             else:
@@ -143,7 +144,7 @@ async def execute_async(assignment: Assignment, host: Host) -> Outcome:
     except Exception as error:
         return _unfindable(error)
     try:
-        with enter(_current(assignment, work), host), printing(host), work.surroundings():
+        with enter(_current(assignment, work), host), printing(host), work.surroundings(), _no_copy():
             function = work.function
             if not work.is_async and isinstance(function, dramatiq.Actor):
                 function = function.fn
@@ -158,6 +159,20 @@ async def execute_async(assignment: Assignment, host: Host) -> Outcome:
     except BaseException as error:
         return failed(assignment, host, error, work.retryable, _ms_since(started))
     return completed(value, host, keeps_result=work.keeps_result, run_ms=_ms_since(started))
+
+
+class _no_copy:
+    """Ends a process that the body forked when it comes home here: it would be a second worker, or child."""
+
+    # A class, as `printing` is.
+    __slots__ = ("_pid",)
+
+    def __enter__(self) -> None:
+        self._pid = os.getpid()
+
+    def __exit__(self, *_: object) -> None:
+        if os.getpid() != self._pid:
+            os._exit(0)
 
 
 def _current(assignment: Assignment, work: Work) -> CurrentTask:
