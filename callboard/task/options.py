@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack, cast
 
 from pydantic import BaseModel
 
+from callboard import clock
 from callboard.catalog.contract import Contract
 from callboard.catalog.queue import check_queue_name
 from callboard.context import current_or_none, delay_ms
@@ -97,7 +98,8 @@ def _changes(base: Submission, options: SubmitOptions) -> dict[str, Any]:
     if "delay_ms" in changes and "due_at_ms" in changes:
         raise Invalid("Give delay or run_at, not both.")
     expires = changes.get("expires_in_ms", base.expires_in_ms)
-    if expires and changes.get("delay_ms", 0) >= expires:
+    due_in = changes["due_at_ms"] - clock.now_ms() if "due_at_ms" in changes else changes.get("delay_ms", 0)
+    if expires and due_in >= expires:
         raise Invalid("The task would expire before it is due: expires_in counts from the submit.")
     return changes
 

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dramatiq
@@ -17,6 +18,7 @@ from callboard import inspector
 from callboard.broker import turn
 from callboard.broker.broker import CallboardBroker
 from callboard.broker.turn import Claim, Ending
+from callboard.catalog.contract import contract_of
 from callboard.errors import Invalid, InvalidPayload
 from callboard.events import stream
 from callboard.records import layout, log
@@ -25,6 +27,7 @@ from callboard.records.state import State
 from callboard.storage.connection import Connection
 from callboard.storage.operation import Command
 from callboard.submit import LONGEST_DELAY_MS, Submission, submit
+from callboard.task import submission
 from callboard_worker.definition import of_actor
 from callboard_worker.intake import take
 from callboard_worker.slots.loop import LoopSlots
@@ -82,6 +85,16 @@ def nested(depth: int) -> Any:
 def test_what_would_come_back_as_an_unreadable_record_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(Invalid):
         Submission(**{"name": "a.task", "queue": "q", **fields})
+
+
+@pytest.mark.parametrize(
+    "when", [{"delay": 60}, {"run_at": datetime.now(UTC) + timedelta(minutes=2)}], ids=["delay", "run_at"]
+)
+def test_what_would_expire_before_it_is_due_is_refused(when: Any) -> None:
+    contract = contract_of(idle, name="idle")
+    with pytest.raises(Invalid, match="expire before it is due"):
+        submission(contract, {}, expires_in=30, **when)
+    assert submission(contract, {}, expires_in=300, **when).expires_in_ms == 300_000
 
 
 def test_an_id_that_names_another_queue_is_refused(connection: Connection) -> None:
