@@ -11,7 +11,7 @@ from callboard import clock
 from callboard.broker import turn
 from callboard.catalog import presence
 from callboard.catalog.presence import Presence
-from callboard.errors import CallboardError, StoreFull
+from callboard.errors import CallboardError
 from callboard.storage.connection import Connection
 
 logger = logging.getLogger(__name__)
@@ -114,11 +114,7 @@ class Keeper:
         shown = self._shown()
         keys = self._connection.keys
         try:
-            alive = self._connection.run(presence.renew(keys, shown.id, self._shortest))
-            try:
-                self._connection.run(presence.show(keys, shown, self._shortest))
-            except StoreFull:
-                return alive  # at maxmemory the old entry goes on living
+            self._connection.run(presence.show(keys, shown, self._shortest))
         except CallboardError as error:
             logger.debug("Presence was not renewed: %s", error)
             return False

@@ -13,7 +13,11 @@ from typing import Any
 
 from callboard.clock import rfc3339
 from callboard.storage.keys import Keys
-from callboard.storage.operation import Command, Operation
+from callboard.storage.operation import Command, Operation, ScriptCall
+from callboard.storage.scripts import script
+
+_SHOW = script("callboard.catalog", "show")
+_ENROL = script("callboard.catalog", "enrol")
 
 #: An entry outlives its last renewal by this long.
 PRESENCE_MS = 20_000
@@ -57,16 +61,11 @@ class Presence:
         return shown
 
 
-def renew(keys: Keys, worker: str, ttl_ms: int = PRESENCE_MS) -> Operation[bool]:
-    """Keep the entry alive; works at maxmemory. False when it has gone and must be shown again."""
-    return bool((yield Command("PEXPIRE", keys.worker(worker), ttl_ms)))
-
-
 def show(keys: Keys, presence: Presence, ttl_ms: int = PRESENCE_MS) -> Operation[None]:
-    """Write the entry anew."""
+    """Write the entry anew; works at maxmemory."""
     body = json.dumps(asdict(presence), separators=(",", ":"))
-    yield Command("SET", keys.worker(presence.id), body, "PX", ttl_ms)
-    yield Command("SADD", keys.workers, presence.id)
+    yield ScriptCall(_SHOW, keys.worker(presence.id), (body, ttl_ms))
+    yield ScriptCall(_ENROL, keys.workers, (presence.id,))
 
 
 def withdraw(keys: Keys, worker: str) -> Operation[None]:

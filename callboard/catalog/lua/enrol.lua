@@ -1,0 +1,8 @@
+-- Put a worker among those whose entries are looked for.
+--
+-- KEYS[1]  the set of workers' ids
+-- ARGV[1]  the id
+-- Returns  nothing
+if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return end
+redis.call('SREM', KEYS[1], ARGV[1]) -- a first write that works at maxmemory
+redis.call('SADD', KEYS[1], ARGV[1])
