@@ -53,10 +53,10 @@ PATIENCE_SECONDS = 30.0
 DAY = [
     "broker/submit", "broker/turn", "broker/renew", "broker/note", "broker/cancel", "broker/retry",
     "broker/delete", "broker/purge", "broker/pause", "maintenance/promote", "maintenance/lease",
-    "maintenance/outbox", "maintenance/delivered",
+    "maintenance/outbox", "maintenance/delivered", "catalog/show", "catalog/enrol",
 ]  # fmt: skip
 #: Plain commands of that day: tokens that wake somebody, presence, the registry.
-PLAIN = ["BLPOP", "PEXPIRE", "SET", "INFO"]
+PLAIN = ["BLPOP", "INFO"]
 DEATH = ["maintenance/expired", "maintenance/rescue"]
 LIFE = ["storage/schema", "catalog/publish", "broker/forget"]
 SCHEDULER = ["catalog/tick", "catalog/swap", "maintenance/sample"]

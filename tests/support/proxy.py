@@ -14,6 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from callboard.storage.scripts import Script
+from tests.support.waiting import wait_until
 
 Words = Sequence[bytes]
 Match = Callable[[Words], bool]
@@ -65,6 +66,10 @@ class Rule:
             return False
         self.hits += 1
         return True
+
+    def await_hit(self, timeout: float = 20.0) -> None:
+        """Wait until it has struck, and no longer."""
+        wait_until(lambda: self.hits > 0, timeout, "a command that the rule strikes", poll=0.001)
 
 
 @dataclass(slots=True, eq=False)
