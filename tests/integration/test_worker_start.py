@@ -228,6 +228,16 @@ def test_a_cancel_holds_when_the_drain_gives_the_task_back(redis_url: str, tmp_p
         assert (record.state, record.reason) == (State.CANCELLED, "cancelled")
 
 
+def test_threads_that_bodies_left_behind_do_not_hold_the_worker(redis_url: str, tmp_path: Path) -> None:
+    """Python would wait for them as long as they live, and somebody would have to kill it."""
+    with working(redis_url, tmp_path) as (worker, board):
+        [record] = board.await_end(board.submit("thread.lingering"))
+        assert record.result == "done"
+        worker.term()
+        assert worker.wait(20) == 0
+        assert board.workers() == []
+
+
 def test_what_cannot_be_given_back_is_told_by_the_exit_status(
     start_server: Callable[..., EmbeddedServer], tmp_path: Path
 ) -> None:

@@ -254,6 +254,13 @@ async def atwin() -> str:
     return "child" if os.fork() == 0 else "parent"
 
 
+@task(queue=THREAD, name="thread.lingering")
+def lingering() -> str:
+    """Leave a thread that nobody can end."""
+    threading.Thread(target=time.sleep, args=(600,), daemon=False).start()
+    return "done"
+
+
 @dramatiq.actor(queue_name="thread", actor_name="thread.actor", max_retries=1, min_backoff=10, max_backoff=20)
 def actor(text: str) -> str:
     """A Dramatiq actor beside the tasks."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import dramatiq
 
+from callboard import clock
 from callboard import logging as log_setup
 from callboard import settings as settings_module
 from callboard.broker.broker import CallboardBroker
@@ -47,6 +49,7 @@ PLATFORM_QUEUE = "callboard"
 #: Imported by the worker and its children before anything of the user's.
 _OWN_MODULES = ("callboard_worker.prelude", "callboard_worker.builtin")
 _LONGEST_WAIT_SECONDS = 10.0
+_EXIT_SECONDS = 5.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,10 +61,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         known = settings_module.load()
         log_setup.configure(known.log_format, known.log_level)
-        return Worker(known).run()
+        status = Worker(known).run()
     except CallboardError as error:
         sys.stderr.write(f"callboard worker: {error}\n")
-        return 2
+        status = 2
+    threading.Thread(target=_leave, args=(status,), name="leave", daemon=True).start()
+    return status
+
+
+def _leave(status: int) -> None:
+    """End the process although bodies or modules left threads behind, for which Python would wait."""
+    clock.sleep(_EXIT_SECONDS)
+    logger.warning("Threads are left that do not end: %s.", ", ".join(thread.name for thread in _left()))
+    logging.shutdown()
+    os._exit(status)
+
+
+def _left() -> list[threading.Thread]:
+    own = (threading.main_thread(), threading.current_thread())
+    return [thread for thread in threading.enumerate() if not thread.daemon and thread not in own]
 
 
 class Worker:
