@@ -97,7 +97,7 @@ class Hosts:
 
     def start(self, kind: str, **options: Any) -> Running:
         """`serve` (ours, process slots) or `cli` (Dramatiq's); ready when it returns."""
-        present = len(self.board.workers())
+        present = set(self.board.workers())
         log = self.folder / f"{kind}-{len(self._running)}.log"
         if kind == "serve":
             service = ServiceProcess(
@@ -122,8 +122,10 @@ class Hosts:
         }
         process = CliProcess(self.program, log, environment, **options)
         self._running.append(process)
-        wanted = present + options.get("processes", 2)
-        wait_until(lambda: len(self.board.workers()) >= wanted, 30, "the CLI's processes to show up")
+        wanted = options.get("processes", 2)
+        wait_until(
+            lambda: len(set(self.board.workers()) - present) == wanted, 30, "the CLI's processes to show up"
+        )
         return process
 
     def close(self) -> None:
