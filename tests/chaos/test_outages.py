@@ -213,3 +213,44 @@ async def test_who_waits_for_a_task_waits_through_an_outage(
 def subscribers(board: Board, channel: str) -> int:
     [(_, count)] = board.connection.client.pubsub_numsub(channel)
     return int(count)
+
+
+@pytest.mark.parametrize(("way", "seconds"), [("killed", 4.0), ("hanging", 4.0), ("readonly", 3.0)])
+def test_delayed_tasks_run_on_time_after_an_outage(
+    way: str,
+    seconds: float,
+    outages: dict[str, Outage],
+    proxy: Proxy,
+    server: EmbeddedServer,
+    worker: StartWorker,
+    board: Board,
+    ledger: Ledger,
+) -> None:
+    """Those that were due meanwhile run at once, those due later when they are, retries after their back-off.
+
+    Nobody polls for them; who slept until the next one is due or waited for a token has lost his connection.
+    """
+    worker(proxy.url(server.url), slots=4).ready()
+    board.await_end(board.submit("threads.quick") + board.submit("boxes.quick"), 30)
+    meanwhile = board.submit("threads.quick", 3, delay_ms=int(seconds * 500))
+    meanwhile += board.submit("boxes.quick", 3, delay_ms=int(seconds * 500))
+    later = [
+        task
+        for number in range(4)
+        for queue in ("threads", "boxes")
+        for task in board.submit(f"{queue}.quick", delay_ms=int(seconds * 1000) + 1500 + 700 * number)
+    ]
+    outages[way](seconds)
+    over = time.monotonic()
+    board.await_end(meanwhile, 20)
+    caught_up = max(entry.at for entry in ledger.entries() if entry.task_id in meanwhile) - over
+    retried = board.submit("threads.fail", 2, payload={"times": 2})
+    records = board.await_end(later + retried, 30)
+    late = [record.started_at - record.due_at for record in records if record.due_at and record.started_at]
+    assert len(late) == len(records)
+    print(f"{way}: {caught_up:.2f} s to catch up; after it {max(late)} ms late at most")
+    assert caught_up < 5.0
+    assert max(late) < 500
+    assert {record.attempt for record in records} == {1, 3}
+    assert set(ledger.repeated()) == set(retried)
+    assert board.faults() == []
