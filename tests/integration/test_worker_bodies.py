@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import dramatiq
 import pytest
 
 from callboard import control, inspector
@@ -402,6 +403,22 @@ def test_a_message_of_dramatiq_runs_beside_tasks(board: Board) -> None:
     assert completed.state is State.COMPLETED
     assert (failed.state, failed.reason) == (State.FAILED, "exhausted")
     assert outcomes(failed) == ["failed", "failed"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "hook", ["", "before_process_message", "after_process_message", "before_ack", "after_ack"]
+)
+def test_a_hook_that_exits_hides_no_end(board: Board, form: str, hook: str) -> None:
+    """Actors of every form, an `async def` on the loop among them; sys.exit in a hook ends nothing else."""
+    message: dramatiq.Message[str] = dramatiq.Message(
+        queue_name=form, actor_name=f"{form}.actor", args=("hi",), kwargs={}, options={"hostile": hook}
+    )
+    submission = Submission(name=message.actor_name, queue=form, message=message.encode(), max_attempts=1)
+    [record] = board.await_end(board.send([submission]), 20)
+    # What runs in the thread of its hooks is ended by them; elsewhere they only end themselves.
+    ended = hook == "before_process_message" or (form == "thread" and hook not in ("", "after_ack"))
+    assert record.state is (State.FAILED if ended else State.COMPLETED)
 
 
 def test_a_paused_queue_lets_the_running_end_and_claims_nothing(board: Board) -> None:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import dramatiq
+from dramatiq import Middleware
 
+import callboard_worker.prelude  # noqa: F401 - before the first actor, or Dramatiq would look for RabbitMQ
 from callboard import Queue, current, progress, task
 from callboard.context import Cancelled, Discard, Retry, SoftLimitExceeded
 
@@ -267,3 +269,39 @@ def actor(text: str) -> str:
     if text == "fail":
         raise Trouble(text)
     return text
+
+
+@dramatiq.actor(queue_name="box", actor_name="box.actor", max_retries=0)
+def actor_in_a_box(text: str) -> str:
+    return text
+
+
+@dramatiq.actor(queue_name="coro", actor_name="coro.actor", max_retries=0)
+async def actor_on_the_loop(text: str) -> str:
+    await asyncio.sleep(0)
+    return text
+
+
+class Hostile(Middleware):
+    """Leaves by sys.exit from the hook that a message names as its option `hostile`."""
+
+    def _leave(self, hook: str, message: dramatiq.MessageProxy) -> None:
+        if message.options.get("hostile") == hook:
+            sys.exit(3)
+
+    def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
+        self._leave("before_process_message", message)
+
+    def after_process_message(
+        self, broker: dramatiq.Broker, message: dramatiq.MessageProxy, **_: Any
+    ) -> None:
+        self._leave("after_process_message", message)
+
+    def before_ack(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
+        self._leave("before_ack", message)
+
+    def after_ack(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
+        self._leave("after_ack", message)
+
+
+dramatiq.get_broker().add_middleware(Hostile())

@@ -18,6 +18,7 @@ from callboard.catalog.contract import Contract, ContractOptions, contract_of
 from callboard.catalog.terms import Terms
 from callboard.errors import InvalidDeclaration
 from callboard.task import registered
+from callboard_worker.slots.body import own_function
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def of_actor(actor: dramatiq.Actor[Any, Any], broker: CallboardBroker) -> Defini
         soft, hard = _limits_of(time_limit)
         options["soft_limit"] = None if soft is None else timedelta(milliseconds=soft)
         options["hard_limit"] = None if hard is None else timedelta(milliseconds=hard)
-    contract = contract_of(actor.fn, name=actor.actor_name, lenient=True, **options)
+    contract = contract_of(own_function(actor), name=actor.actor_name, lenient=True, **options)
     return Definition(contract, actor=True, throws=actor.options.get("throws"))
 
 

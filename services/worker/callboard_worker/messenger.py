@@ -75,11 +75,12 @@ class Messenger:
                 self._finish(held, Outcome("lost"))
 
     def _ended(self, held: Held, message: HeldMessage, outcome: Outcome) -> None:
-        outcome = hooks.kept(outcome)
         try:
+            outcome = hooks.kept(outcome)
             if outcome.kind != "lost" and held.hook_context is not None:
                 held.hook_context.run(hooks.after, self._broker, message, outcome)
-        except Exception:
+        except BaseException:
+            # sys.exit too: it would end nothing here, and nobody would learn how the task ended.
             logger.exception("The hooks of %s failed.", held.assignment.task_id)
         self._finish(held, outcome)
 

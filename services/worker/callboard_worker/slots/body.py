@@ -116,6 +116,13 @@ def _find_actor(encoded: bytes) -> Work:
     )
 
 
+def own_function(actor: dramatiq.Actor[Any, Any]) -> Callable[..., Any]:
+    """What was decorated: of an `async def`, Dramatiq shows a wrapper that is none."""
+    function: Callable[..., Any] = actor.fn
+    wrapped = getattr(function, "__code__", None) is _ACTOR_WRAPPER
+    return function.__wrapped__ if wrapped else function  # type: ignore[attr-defined]
+
+
 def execute(assignment: Assignment, host: Host) -> Outcome:
     """Run the body here and now. Never raises what the body raises: that is in the outcome."""
     started = clock.monotonic()
@@ -147,9 +154,7 @@ async def execute_async(assignment: Assignment, host: Host) -> Outcome:
         with enter(_current(assignment, work), host), printing(host), work.surroundings(), _no_copy():
             function = work.function
             if not work.is_async and isinstance(function, dramatiq.Actor):
-                function = function.fn
-                if getattr(function, "__code__", None) is _ACTOR_WRAPPER:
-                    function = function.__wrapped__  # type: ignore[attr-defined]
+                function = own_function(function)
             if inspect.iscoroutinefunction(function):
                 value = await function(*work.args, **work.kwargs)
             else:
