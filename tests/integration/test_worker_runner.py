@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -15,9 +16,11 @@ from callboard.records.state import State
 from callboard.storage.connection import Connection
 from callboard.storage.operation import Command
 from callboard_worker.runner import Runner
-from callboard_worker.slots import loop
+from callboard_worker.slots import loop, process_slot
+from callboard_worker.slots.process import ProcessSlots
 from tests.support.board import Board
 from tests.support.in_process import Bodies, runner_of
+from tests.support.recording import Recorder, assignment, run
 from tests.support.waiting import wait_until
 
 MakeRunner = Callable[..., Runner]
@@ -151,7 +154,7 @@ def test_what_waits_too_long_for_a_slot_goes_back(runner: MakeRunner, board: Boa
 def test_tasks_that_have_to_run_alone_leave_others_their_turn(
     runner: MakeRunner, board: Board, bodies: Bodies
 ) -> None:
-    """Twenty whose lease ran out twice, in the queue of precedence: the other queue waits for one, not for all."""
+    """Twenty whose lease ran out twice, in the queue of precedence: the other waits for one, not for all."""
     suspects = board.submit("first.nap", 20)
     for task in suspects:
         key = board.keys.queue("first").mutable(task.removeprefix("first_"))
@@ -233,6 +236,35 @@ def test_a_loop_that_is_blocked_beyond_every_limit_fails_the_liveness_probe(
     wait_until(lambda: made.live() == "a body that does not end holds the event loop", 10, "the probe")
     bodies.let_all_go()
     wait_until(lambda: made.live() is True, 10, "its recovery")
+
+
+def test_a_worker_whose_children_do_not_start_leaves_tasks_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has goes back unspent, and it claims again once a child has come up."""
+    monkeypatch.setattr(process_slot, "_PATIENT_STARTS", 2)
+    module = tmp_path / "needy_tasks.py"
+    module.write_text(
+        "import pathlib\nfrom callboard import on_child_start, task\n"
+        f"@on_child_start\ndef connect():\n    assert pathlib.Path({str(tmp_path / 'database')!r}).exists()\n"
+        "@task(queue='needy', name='needy')\ndef needy() -> None: ...\n",
+        encoding="utf-8",
+    )
+    recorder = Recorder()
+    group = ProcessSlots(2, recorder, modules=[str(module)])
+    try:
+        group.start()
+        assert not group.blocked()
+        given = assignment("needy", queue="needy")
+        group.run(given)
+        outcome = recorder.outcome(given)
+        assert (outcome.kind, outcome.counts) == ("retry", False)
+        assert group.blocked()
+        (tmp_path / "database").touch()
+        wait_until(lambda: not group.blocked() and group.ready(), 20, "a child")
+        assert run(group, recorder, assignment("needy", queue="needy")).kind == "completed"
+    finally:
+        group.close(5)
 
 
 def test_threads_that_are_all_stuck_fail_the_liveness_probe(

@@ -92,7 +92,8 @@ class ProcessSlots:
         return not self.closing.is_set() and any(slot.up for slot in self._slots)
 
     def blocked(self) -> bool:
-        return False
+        # The tasks that it goes on claiming would be kept from workers whose children do start.
+        return not any(slot.up for slot in self._slots) and any(slot.hopeless for slot in self._slots)
 
     def wedged(self) -> str:
         return ""

@@ -48,6 +48,11 @@ class ProcessSlot:
         self.failures = 0
         self.thread: threading.Thread | None = None
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether no child could be started for a while now."""
+        return self.failures >= _PATIENT_STARTS
+
     def want(self) -> None:
         """Have a child from now on."""
         if self.thread is None:
@@ -94,7 +99,7 @@ class ProcessSlot:
                 continue
             self.failures += 1
             logger.error("%s: no child could be started: %s", self.name, problem)
-            if self.failures >= _PATIENT_STARTS:
+            if self.hopeless:
                 self._hand_back(problem)
             pause = min(_LONGEST_PAUSE_SECONDS, 0.1 * 3 ** min(self.failures, 8))
             self.group.closing.wait(pause * random.uniform(0.8, 1.2))
