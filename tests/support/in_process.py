@@ -23,8 +23,9 @@ from callboard_worker.slots.thread import ThreadSlots
 
 
 class Bodies:
-    """What the slots run instead of tasks' functions. Of the task `hold` of a queue, each waits for `let_go`; `nap`
-    takes a tenth of a second.
+    """What the slots run instead of tasks' functions.
+
+    Of the task `hold` of a queue, each waits for `let_go`; `nap` takes a tenth of a second.
 
     `started`: task ids, in order. `peak`: the most of a queue that ran at one time, "" for all.
     """
