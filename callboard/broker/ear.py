@@ -15,6 +15,11 @@ from callboard.storage.connection import Connection
 
 logger = logging.getLogger(__name__)
 
+LISTEN_SECONDS = 1.0
+#: After so long a silence the server is asked whether it is there: to a connection that the network has
+#: forgotten one would listen for hours.
+QUIET_SECONDS = 10.0
+
 
 class Ear:
     """One thread, subscribed to this worker's control channel in each of its queues.
@@ -56,8 +61,17 @@ class Ear:
         try:
             subscription = client.pubsub(ignore_subscribe_messages=True)
             subscription.subscribe(*self._channels)
+            heard = asked = clock.monotonic()
             while not self._stopping:
-                message = subscription.get_message(timeout=1.0)
+                message = subscription.get_message(timeout=LISTEN_SECONDS)
+                now = clock.monotonic()
+                if message:
+                    heard = now
+                elif now - heard > 3 * QUIET_SECONDS:
+                    raise ConnectionError("The server has said nothing for long.")
+                elif now - max(heard, asked) > QUIET_SECONDS:
+                    asked = now
+                    subscription.ping()
                 if message and message["type"] == "message":
                     queue = self._channels.get(message["channel"].decode())
                     words = message["data"].decode().split(" ")

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from callboard import clock
-from callboard.broker import turn, waiter
+from callboard.broker import ear, turn, waiter
+from callboard.broker.ear import Ear
 from callboard.broker.keeper import Keeper
 from callboard.broker.turn import Answer, Claim
 from callboard.broker.waiter import Waiter
@@ -21,7 +22,7 @@ from callboard.errors import StoreUnavailable
 from callboard.storage import connection as connection_module
 from callboard.storage.connection import Connection
 from callboard.storage.embedded import EmbeddedServer
-from callboard.storage.operation import Request, ScriptCall
+from callboard.storage.operation import Command, Request, ScriptCall
 from callboard.submit import Submission, submit
 from callboard_worker.pump import Finished, Pump
 from tests.support.proxy import Proxy
@@ -232,6 +233,40 @@ def test_a_waiter_whose_connection_the_network_has_forgotten_looks_by_itself(
         proxy.flow()
         made.stop()
         connection.close()
+
+
+def test_an_ear_whose_connection_the_network_has_forgotten_hears_again(
+    proxied: tuple[EmbeddedServer, Proxy], namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In silence it asks whether somebody is there; without an answer it subscribes anew."""
+    monkeypatch.setattr(ear, "LISTEN_SECONDS", 0.05)
+    monkeypatch.setattr(ear, "QUIET_SECONDS", 0.2)
+    server, proxy = proxied
+    connection = Connection(proxy.url(server.url), namespace=namespace)
+    direct = Connection(server.url, namespace=namespace)
+    told: list[str] = []
+    made = Ear(connection, "w", ["q"], lambda queue, local, token, word: told.append(word))
+    made.start()
+    channel = connection.keys.queue("q").control("w")
+
+    def hears(word: str) -> bool:
+        direct.execute(Command("PUBLISH", channel, f"{word} 01 1.n-1"))
+        return word in told
+
+    try:
+        wait_until(lambda: hears("cancel"), 5, "a word", poll=0.1)
+        before = proxy.accepted
+        wait_until(lambda: hears("first"), 5, "a word after a silence", poll=1.0)
+        assert proxy.accepted == before, "pings are answered: no need to subscribe anew"
+        proxy.hang()
+        wait_until(lambda: proxy.accepted > before, 10, "another connection")
+        proxy.flow()
+        wait_until(lambda: hears("second"), 10, "a word afterwards", poll=0.1)
+    finally:
+        proxy.flow()
+        made.stop()
+        connection.close()
+        direct.close()
 
 
 def test_leases_are_renewed_whatever_hearing_of_one_raises(connection: Meddled) -> None:
