@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -332,7 +334,8 @@ def test_the_presence_says_what_the_worker_does(board: Board, worker: ServicePro
     assert (running["attempt"], shown.draining) == (1, False)
     assert running["started_at"] >= shown.since
     assert shown.version
-    assert shown.memory_bytes > 10_000_000
+    resident = int(Path(f"/proc/{worker.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    assert 0.5 < shown.memory_bytes / resident < 1.5
     assert json.dumps(shown.to_json())
     board.await_end([task])
 

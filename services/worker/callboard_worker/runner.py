@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -36,7 +35,7 @@ from callboard_worker.messenger import Messenger
 from callboard_worker.notes import NoteWriter
 from callboard_worker.pump import Finished, Pump
 from callboard_worker.settlement import ending_of
-from callboard_worker.slots import body
+from callboard_worker.slots import body, kernel
 from callboard_worker.slots.slot import Assignment, Host, Listener, Outcome, SlotGroup
 
 logger = logging.getLogger(__name__)
@@ -390,7 +389,7 @@ class Runner(Listener):
                 }
                 for task in held[:100]
             ),
-            memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            memory_bytes=kernel.resident_bytes(),
             draining=self._draining,
             by_queue={name: (lane.busy, lane.queue.slots) for name, lane in lanes.items()},
         )
