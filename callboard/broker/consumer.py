@@ -181,7 +181,7 @@ class CallboardConsumer(Consumer):
                 self._release(message)
 
     def _release(self, message: HeldMessage) -> None:
-        self._refuse(turn.release(message.local, message.token, cause="shutdown"))
+        self._refuse(turn.release(message.local, message.token, cause="shutdown", started=False))
         self._part()
 
     def close(self) -> None:

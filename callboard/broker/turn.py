@@ -173,9 +173,11 @@ def snooze(
     )
 
 
-def release(local: str, token: str, *, cause: str, notes: Notes | None = None) -> Ending:
-    """Back to the queue with the same score; no attempt is spent."""
-    return _ending("release", local, token, notes, cause)
+def release(
+    local: str, token: str, *, cause: str, notes: Notes | None = None, started: bool = True
+) -> Ending:
+    """Back to the queue with the same score; no attempt is spent. `started`: whether its body ever ran."""
+    return _ending("release", local, token, notes, cause, int(started))
 
 
 def unknown(local: str, token: str) -> Ending:

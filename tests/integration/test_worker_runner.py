@@ -146,6 +146,7 @@ def test_what_waits_too_long_for_a_slot_goes_back(runner: MakeRunner, board: Boa
     assert board.size("q", State.RUNNING) == 2
     waiting = [record for record in board.records(long) if record.state is State.QUEUED]
     assert {record.attempt for record in waiting} == {0}
+    assert {record.wait_ms for record in waiting} == {None}, "they go on waiting for their start"
     bodies.let_all_go()
     for record in board.await_end(long):
         assert (record.state, record.attempt) == (State.COMPLETED, 1)

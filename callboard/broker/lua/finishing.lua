@@ -5,7 +5,7 @@
 --   failed     outcome, reason, error
 --   retry      outcome, error, delay_ms, options   (the attempt counts)
 --   snooze     cause, delay_ms, options            (Retry(counts=False): no attempt; options may be absent)
---   release    cause                               (shutdown: no attempt, the old score)
+--   release    cause, started                      (shutdown: no attempt, the old score; 0: it never started)
 --   unknown                                        (no worker code for the name: back-off, no attempt)
 --   cancelled  reason, error
 -- and, for completed, failed, retry and snooze, an array of follow-ups for the outbox, each opaque (may be
@@ -114,6 +114,7 @@ end
 function apply.release(id, m, op)
   m[OUTCOME] = 'released'
   record_interruption(id, m, op[8])
+  if op[9] == 0 and m[ATTEMPT] == 0 then m[WAIT] = -1 end -- it goes on waiting for its first start
   if m[CANCEL] > 0 then
     finish(id, m, 'cancelled', m[TERMINATE] == 1 and 'terminated' or 'cancelled')
     event('x', id, m)

@@ -269,7 +269,8 @@ class Runner(Listener):
 
     def _release(self, held: Held, cause: str) -> None:
         notes = held.told.pending() if held.told else None
-        self._end(held, turn.release(held.claim.local, held.claim.token, cause=cause, notes=notes))
+        local, token = held.claim.local, held.claim.token
+        self._end(held, turn.release(local, token, cause=cause, notes=notes, started=held.running))
 
     def _measure(self, held: Held, outcome: Outcome) -> None:
         key = (held.queue, held.assignment.name, outcome.kind)
