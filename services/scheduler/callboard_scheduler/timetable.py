@@ -27,6 +27,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
+_NEAR = timedelta(hours=2)
 Next = Callable[[int], int | None]
 """The first firing after a time, or None."""
 
@@ -183,18 +184,41 @@ def _triggers(cron: Cron, zone: ZoneInfo) -> list[CronTrigger]:
 def _after(trigger: CronTrigger, cron: Cron, zone: ZoneInfo, ms: int) -> int | None:
     horizon = ms + HORIZON_MS
     while True:
-        now = _EPOCH + timedelta(milliseconds=ms + 1)
         # Without an end it would look through all months up to the year 9999 for a 30th of February.
         trigger.end_date = _EPOCH + timedelta(milliseconds=horizon)
-        found = trigger.get_next_fire_time(None, now.astimezone(zone))
+        # From the next whole minute, in UTC: APScheduler rounds a fraction up by the wall clock, and a second
+        # before the clocks go forward that is a time which does not exist.
+        found = _next(trigger, zone, _EPOCH + timedelta(minutes=ms // 60_000 + 1))
         if found is None:
             return None
-        found_ms: int = (found.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
+        found_ms: int = (found - _EPOCH) // timedelta(milliseconds=1)
         # The hour that comes twice in autumn: a fixed time fires in the first one only.
         again = datetime.fromtimestamp(found_ms / 1000, zone).fold == 1
         if found_ms > ms and not (again and not cron.any_hour):
             return found_ms
         ms = max(found_ms, ms + 60_000)
+
+
+def _next(trigger: CronTrigger, zone: ZoneInfo, start: datetime) -> datetime | None:
+    """The first fire time from `start` on, in UTC.
+
+    APScheduler can carry an offset of before the clocks changed along to a time after it (Lord Howe's half
+    hour shows it). So its answer is taken as rough, and it is asked again from shortly before that, and from
+    the change itself where one is near.
+    """
+    rough = trigger.get_next_fire_time(None, start.astimezone(zone))
+    if rough is None:
+        return None
+    close = max(start, rough.astimezone(UTC) - _NEAR)
+    starts = [close]
+    offset = close.astimezone(zone).utcoffset()
+    if (close + 2 * _NEAR).astimezone(zone).utcoffset() != offset:
+        change = close
+        while change.astimezone(zone).utcoffset() == offset:
+            change += timedelta(minutes=1)
+        starts.append(change)
+    found = [trigger.get_next_fire_time(None, one.astimezone(zone)) for one in starts]
+    return min((one.astimezone(UTC) for one in found if one is not None), default=None)
 
 
 def _list(values: tuple[int, ...]) -> str:
