@@ -12,8 +12,9 @@ from typing import NamedTuple, Protocol
 from callboard import clock
 from callboard.broker import turn
 from callboard.broker.turn import FLUSH_BYTES, FLUSH_TASKS, Answer, Claim, Ending, TurnReply
-from callboard.errors import CallboardError, StoreFull, StoreUnavailable
+from callboard.errors import CallboardError, StoreUnavailable
 from callboard.storage.connection import Connection
+from callboard.storage.faults import StoreRefused
 from callboard.submit import new_nonce
 from callboard_worker.held import Held
 
@@ -159,9 +160,10 @@ class Pump:
         return self._stopping and not any(q.done or q.nonce for q in self._queues.values())
 
     def _failed(self, name: str, state: _Queue, error: Exception) -> None:
-        if not isinstance(error, StoreUnavailable | StoreFull):
+        if not isinstance(error, CallboardError):
             logger.error("A turn of queue %s failed.", name, exc_info=error)
         elif not self.failing:
+            # A user or password that is refused now, too: somebody is changing it, and what is held stays.
             logger.warning("%s The worker keeps what it holds and goes on trying.", error)
         state.failures += 1
         not_before = clock.monotonic() + min(_LONGEST_BACKOFF_SECONDS, 0.05 * 2 ** min(state.failures, 10))
@@ -244,7 +246,7 @@ class Pump:
             )
         except Exception as error:
             state.hot = state.hot or want > 0
-            if isinstance(error, CallboardError) and not isinstance(error, StoreUnavailable | StoreFull):
+            if isinstance(error, StoreRefused):
                 self._refused(name, state, batch, error)
                 return
             state.done.extendleft(reversed(batch))
@@ -295,7 +297,7 @@ class Pump:
             batch.append(state.done.popleft())
         return batch
 
-    def _refused(self, name: str, state: _Queue, batch: list[Finished], error: CallboardError) -> None:
+    def _refused(self, name: str, state: _Queue, batch: list[Finished], error: StoreRefused) -> None:
         """Redis refuses the turn itself: find the operation that it refuses, one by one."""
         logger.error("Redis refused a turn of queue %s: %s", name, error)
         state.nonce = ""
@@ -303,10 +305,10 @@ class Pump:
             operation = turn.turn(self._connection.keys, name, self._worker, endings=[finished.ending])
             try:
                 [answer] = self._connection.run(operation).answers
-            except (StoreUnavailable, StoreFull):
-                state.done.append(finished)
-            except CallboardError:
+            except StoreRefused:
                 self._give_up(name, state, finished)
+            except Exception:
+                state.done.append(finished)
             else:
                 self._owner.recorded(name, finished, answer)
         state.failures += 1
