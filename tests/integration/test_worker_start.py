@@ -148,6 +148,15 @@ def test_told_to_stop_while_it_waits_for_redis_it_ends_well(
     assert waiting.wait(15) == 0
 
 
+def test_told_to_stop_while_it_imports_it_ends_well(worker: StartWorker, tmp_path: Path) -> None:
+    path = module(tmp_path, "import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(60)\n")
+    importing = worker(MODULES=path)
+    wait_until((tmp_path / "importing").exists, 60, "its import")
+    importing.term()
+    assert importing.wait(10) == 0
+    assert "Traceback" not in importing.said
+
+
 def test_told_to_stop_while_it_starts_it_ends_well_and_holds_nothing(
     worker: StartWorker, tmp_path: Path, redis_url: str, namespace: str
 ) -> None:

@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="callboard serve worker",
         description="Runs tasks. Settings come from CALLBOARD_* variables; see docs/settings.md.",
     ).parse_args(argv)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # While modules are imported there is nothing to give back; as PID 1 we would not even hear of it.
+        signal.signal(number, lambda *_: os._exit(0))
     try:
         known = settings_module.load()
         log_setup.configure(known.log_format, known.log_level)
