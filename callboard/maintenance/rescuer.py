@@ -78,8 +78,8 @@ class Rescuer:
         ripe = [lease for lease in expired if not alive.get(lease.worker) or lease.since_ms >= patience_ms]
         if not ripe:
             return Rescued()
-        # An outage or a step of the clock may have come between the last look at Redis's health and this one at
-        # the leases: then it is they that are wrong.
+        # An outage or a step of the clock may have come between the last look at Redis's health and this one
+        # at the leases: then it is they that are wrong.
         self._watch.observe(connection)
         if not self._watch.steady_for(connection, queue, policy.lease_seconds):
             return Rescued(held_back=True)

@@ -90,7 +90,9 @@ def test_what_would_come_back_as_an_unreadable_record_is_refused(fields: dict[st
 @pytest.mark.parametrize("option", ["delay", "run_at"])
 def test_what_would_expire_before_it_is_due_is_refused(option: str) -> None:
     # The date is made here, not in the parameter list: collection may be minutes before the test.
-    when: dict[str, Any] = {"delay": 60} if option == "delay" else {"run_at": datetime.now(UTC) + timedelta(minutes=2)}
+    when: dict[str, Any] = {"delay": 60}
+    if option == "run_at":
+        when = {"run_at": datetime.now(UTC) + timedelta(minutes=2)}
     contract = contract_of(idle, name="idle")
     with pytest.raises(Invalid, match="expire before it is due"):
         submission(contract, {}, expires_in=30, **when)
