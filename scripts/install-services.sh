@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs by apt what the tests use and a machine may lack: Redis as Debian ships it, libfaketime, curl.
+# Installs by apt what the tests use and a machine may lack: Redis and Prometheus (with promtool) as Debian
+# ships them, libfaketime, curl.
 # Touches nothing when all of it is there. Needs Debian or Ubuntu, as root or with sudo.
 set -eu
 
@@ -8,6 +9,7 @@ command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
 [ -n "$(find /usr/lib /usr/local/lib -name 'libfaketime.so.1' -print -quit 2>/dev/null)" ] \
     || missing="$missing libfaketime"
 command -v curl >/dev/null 2>&1 || missing="$missing curl"
+{ command -v promtool && command -v prometheus; } >/dev/null 2>&1 || missing="$missing prometheus"
 [ -n "$missing" ] || exit 0
 
 command -v apt-get >/dev/null 2>&1 || {
@@ -29,7 +31,7 @@ install() {
 }
 
 echo "install-services: installing$missing"
-# Debian starts a server on 6379 when the package is installed; the tests bring their own.
+# Debian starts a server when a package brings one; the tests bring their own.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
