@@ -29,9 +29,9 @@ lock() {
 
 # The images hold what their service imports; a worker also runs the shipped applications.
 lock uv.txt requirements/uv.in
-lock api.txt pyproject.toml --extra api
-lock worker.txt pyproject.toml --extra worker --extra apps
-lock scheduler.txt pyproject.toml --extra scheduler
+lock api.txt pyproject.toml --extra api --extra cluster
+lock worker.txt pyproject.toml --extra worker --extra apps --extra cluster
+lock scheduler.txt pyproject.toml --extra scheduler --extra cluster
 lock dev.txt pyproject.toml --all-extras --group dev
 
 if [ "$target" != requirements ]; then
