@@ -192,6 +192,17 @@ class StoreUnavailable(Unavailable):
     code = "store-unavailable"
 
 
+class Unconfirmed(StoreUnavailable):
+    """A task is stored, but not as safely as CALLBOARD_DURABILITY=replicated asks; `task_id` names it."""
+
+    def __init__(self, task_id: str, within_ms: int) -> None:
+        super().__init__(
+            f"Task {task_id!r} is stored, but no replica of Redis has confirmed it within "
+            f"{within_ms / 1000:g} s; sending it again may make a second one."
+        )
+        self.task_id = task_id
+
+
 class LeaseLost(Unavailable):
     """The claim on a task has passed to another worker; this one's outcome is refused."""
 

@@ -12,6 +12,7 @@ from callboard.broker.submission import (
     SubmitLimits,
     Submitted,
     encode_payload,
+    limits_of,
     new_nonce,
     submit,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "SubmitLimits",
     "Submitted",
     "encode_payload",
+    "limits_of",
     "new_nonce",
     "submit",
 ]

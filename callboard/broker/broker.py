@@ -144,8 +144,8 @@ class CallboardBroker(Broker):
         else:
             with self.faults():
                 [answer] = self.connection.run(submit(self.keys, [submission], self._limits()))
-            if answer.problem is not None:
-                raise answer.problem
+                if answer.problem is not None:
+                    raise answer.problem
         self.emit_after("enqueue", message, delay)
         return message
 

@@ -7,25 +7,27 @@ import math
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgpack
 
 from callboard import clock
-from callboard.errors import CallboardError, Invalid, InvalidPayload, QueueFull, StoreFull
+from callboard.errors import CallboardError, Invalid, InvalidPayload, QueueFull, StoreFull, Unconfirmed
 from callboard.records import ids, layout
 from callboard.records.nesting import DEEPEST, too_deep
 from callboard.records.state import State
 from callboard.settings import Settings
 from callboard.storage.keys import Keys
-from callboard.storage.operation import Command, Operation, Pressure, ScriptCall
+from callboard.storage.operation import Command, Confirmed, Operation, Pressure, ScriptCall
 from callboard.storage.scripts import script
 
 #: A payload, as JSON.
 PAYLOAD_BYTES = 256 * 1024
 #: One script call: longer ones would stall every other client of this Redis.
 BATCH_TASKS, BATCH_BYTES = 100, 256 * 1024
+#: A replica that has not confirmed a submit after so long counts as absent.
+CONFIRMED_WITHIN_MS = 1000
 _REGISTER_SECONDS = 60.0
 LONGEST_DELAY_MS = 3653 * 24 * 3600 * 1000
 LONGEST_TEXT = 255
@@ -108,10 +110,14 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class SubmitLimits:
-    """What a submit is refused for. Shares are of Redis's maxmemory; depth counts pending and queued."""
+    """What a submit is refused for. Shares are of Redis's maxmemory; depth counts pending and queued.
+
+    `confirmed_within_ms`: how long to wait for a replica that has it (`replicated`); 0: not at all.
+    """
 
     memory_share: float = 0.80
     queue_depth: int = 0
+    confirmed_within_ms: int = 0
 
 
 NEW_WORK = SubmitLimits()
@@ -122,9 +128,10 @@ FOLLOW_UPS = SubmitLimits(memory_share=0.95)
 def limits_of(known: Settings) -> tuple[SubmitLimits, SubmitLimits]:
     """The limits that the settings ask for: of new work, and of what running tasks submit."""
     depth = known.queue_max_depth
+    within_ms = CONFIRMED_WITHIN_MS if known.durability == "replicated" else 0
     return (
-        SubmitLimits(known.memory_submit_percent / 100, depth),
-        SubmitLimits(known.memory_followup_percent / 100, depth),
+        SubmitLimits(known.memory_submit_percent / 100, depth, within_ms),
+        SubmitLimits(known.memory_followup_percent / 100, depth, within_ms),
     )
 
 
@@ -133,7 +140,8 @@ def submit(
 ) -> Operation[list[Submitted]]:
     """Accept `submissions`, in order; one script call for each 100 tasks or 256 KiB of a queue.
 
-    Not atomic over calls: an item that could not be stored carries a `problem` (QueueFull, StoreFull). Raises
+    Not atomic over calls: an item that could not be stored carries a `problem` (QueueFull, StoreFull), and so
+    does one that is stored but that no replica has confirmed as `limits` ask (Unconfirmed). Raises
     InvalidPayload for a payload that is no JSON or too large, and InvalidDeclaration for what cannot name a
     queue, before anything is stored.
     """
@@ -160,6 +168,11 @@ def submit(
             )
             for index, (local, state, created) in zip(chunk, (yield call), strict=True):
                 replies[index] = _reply(queue, local.decode(), state.decode(), int(created), limits)
+        if limits.confirmed_within_ms and not (yield Confirmed(queue_keys.meta, limits.confirmed_within_ms)):
+            for index in indexes:
+                reply = replies[index]
+                if reply is not None and reply.problem is None:
+                    replies[index] = replace(reply, problem=Unconfirmed(reply.id, limits.confirmed_within_ms))
     return [reply for reply in replies if reply is not None]
 
 

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import redis
 
 from callboard import clock
+from callboard.storage import replication
 from callboard.storage.address import SOCKET_TIMEOUT_SECONDS, Address, AsyncClient, Client
 from callboard.storage.faults import translate
 from callboard.storage.keys import Keys
-from callboard.storage.operation import Command, Everywhere, NodeOf, Operation, Request, ScriptCall
+from callboard.storage.operation import Command, Confirmed, Everywhere, NodeOf, Operation, Request, ScriptCall
 
 T = TypeVar("T")
 
@@ -119,6 +120,8 @@ class Connection(_Base):
                 return self._everywhere(request)
             if isinstance(request, NodeOf):
                 return self._node_of(request.prefix)
+            if isinstance(request, Confirmed):
+                return replication.confirmed(self.client, request)
             return self._share(request.prefix)
         except _FAULTS as error:
             if isinstance(error, redis.exceptions.ReadOnlyError):
@@ -223,6 +226,8 @@ class AsyncConnection(_Base):
                 return await self._everywhere(request)
             if isinstance(request, NodeOf):
                 return await self._node_of(request.prefix)
+            if isinstance(request, Confirmed):
+                return await replication.aconfirmed(self.client, request)
             return await self._share(request.prefix)
         except _FAULTS as error:
             if isinstance(error, redis.exceptions.ReadOnlyError) and isinstance(

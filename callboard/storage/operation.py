@@ -73,5 +73,16 @@ class NodeOf:
     prefix: str
 
 
-Request = Command | ScriptCall | Pressure | Everywhere | NodeOf
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """Asks whether one replica has what was written before in the slot of `key`, a queue's meta hash.
+
+    Waits for that, `within_ms` at most.
+    """
+
+    key: str
+    within_ms: int
+
+
+Request = Command | ScriptCall | Pressure | Everywhere | NodeOf | Confirmed
 Operation = Generator[Request, Any, T]

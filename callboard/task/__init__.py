@@ -21,7 +21,7 @@ from callboard.catalog.contract import Contract, ContractOptions, contract_of
 from callboard.context import current_or_none
 from callboard.errors import Invalid, InvalidDeclaration, InvalidPayload
 from callboard.storage import default
-from callboard.submit import Submission, SubmitLimits, Submitted, submit
+from callboard.submit import Submission, SubmitLimits, Submitted, limits_of, submit
 from callboard.task.options import SubmitOptions as SubmitOptions
 from callboard.task.options import submission as submission
 
@@ -197,12 +197,7 @@ def _limits() -> SubmitLimits:
 
 @functools.cache
 def _configured_limits() -> tuple[SubmitLimits, SubmitLimits]:
-    known = settings.load()
-    depth = known.queue_max_depth
-    return (
-        SubmitLimits(known.memory_submit_percent / 100, depth),
-        SubmitLimits(known.memory_followup_percent / 100, depth),
-    )
+    return limits_of(settings.load())
 
 
 def _handles(replies: Sequence[Submitted]) -> list[TaskHandle]:

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import httpx
 import pytest
+import redis
 
 from callboard import control, inspector
 from callboard.catalog import timetable
 from callboard.catalog.schedule import Schedule
+from callboard.errors import Unconfirmed
 from callboard.events import stream
 from callboard.handle import TaskHandle
-from callboard.records.ids import queue_of
+from callboard.records.ids import queue_of, split
 from callboard.records.state import State
 from callboard.storage import default
 from callboard.storage.connection import AsyncConnection, Connection
-from callboard.submit import Submission, submit
+from callboard.submit import Submission, SubmitLimits, submit
 from tests.support.board import Board, insist
 from tests.support.cluster_servers import Cluster, Guarded, Node, synchronised
 from tests.support.ledger import VARIABLE, Ledger
@@ -167,6 +169,51 @@ def test_the_door_of_http_and_the_clock(
         assert len(http.get("/v1/workers").json()["items"]) == 1
     wait_until(lambda: board.size("threads", State.COMPLETED) >= 3, 20, "three firings")
     board.connection.close()
+
+
+async def test_replicated_is_confirmed_by_a_replica_and_refused_without(own: Servers, namespace: str) -> None:
+    """A replica has a task when its submit returns; without one, the task is stored and not confirmed."""
+    limits = SubmitLimits(confirmed_within_ms=1_000)
+    blocking = Connection(own.url, namespace=namespace)
+    awaited = AsyncConnection(own.url, namespace=namespace)
+    # Queues on each of a cluster's nodes.
+    queues = [f"queue{number}" for number in range(12)]
+    wanted = [Submission(name="any", queue=queue) for queue in queues]
+    replicas = {}
+    for queue in queues:
+        replica = replica_of(own, blocking.keys.queue(queue).prefix)
+        replicas[queue] = redis.Redis(port=replica.port)
+        if isinstance(own, Cluster):
+            replicas[queue].execute_command("READONLY")
+    for _ in range(10):
+        for answer in (
+            *blocking.run(submit(blocking.keys, wanted, limits)),
+            *await awaited.run(submit(awaited.keys, wanted, limits)),
+        ):
+            assert answer.problem is None
+            queue, local = split(answer.id)
+            assert replicas[queue].exists(blocking.keys.queue(queue).mutable(local)), queue
+
+    gone = replica_of(own, blocking.keys.queue("queue0").prefix)
+    gone.kill()
+    answers = [
+        *blocking.run(submit(blocking.keys, wanted, limits)),
+        *await awaited.run(submit(awaited.keys, wanted, limits)),
+    ]
+    for answer in answers:
+        confirmed = replica_of(own, blocking.keys.queue(split(answer.id)[0]).prefix) is not gone
+        assert isinstance(answer.problem, type(None) if confirmed else Unconfirmed), answer
+        assert blocking.run(inspector.get(blocking.keys, answer.id)) is not None
+    assert any(answer.problem for answer in answers)
+    for client in replicas.values():
+        client.close()
+    blocking.close()
+    await awaited.close()
+
+
+def replica_of(servers: Servers, prefix: str) -> Node:
+    """The replica of the node that serves `prefix`."""
+    return servers.replica if isinstance(servers, Guarded) else servers.primary_of(prefix)[1]
 
 
 @pytest.mark.timeout(180)

@@ -40,6 +40,7 @@ def test_an_unknown_name_gives_the_nearest() -> None:
         errors.IllegalTransition("It has ended.", state="completed"),
         errors.InvalidPayload("Bad.", [errors.Problem("#/payload/url", "is missing", "missing")]),
         errors.MissingExtra("worker", "hiredis"),
+        errors.Unconfirmed("reports_1", 1000),
         errors.TaskFailed("It failed.", {"id": "x"}, traceback="Traceback…"),
         errors.WaitTimeout("Not within 1 s."),
     ],

@@ -7,7 +7,7 @@ from callboard.settings import Settings
 from callboard.storage.connection import AsyncConnection
 from callboard.storage.keys import Keys
 from callboard.storage.operation import Command, Operation
-from callboard.submit import SubmitLimits
+from callboard.submit import limits_of
 from callboard_api.auth import Guard
 from callboard_api.catalog import CatalogView
 from callboard_api.completions import Completions
@@ -29,7 +29,7 @@ class Platform:
         self.payloads = PayloadChecker()
         self.completions = Completions(connection)
         self.hub = Hub(self.store)
-        self.limits = SubmitLimits(settings.memory_submit_percent / 100, settings.queue_max_depth)
+        self.limits, _ = limits_of(settings)
         #: Why this Redis must not be used, once that is known.
         self.unfit: str | None = None
         #: What `/openapi.json` and `/docs` answer.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from callboard.errors import CallboardError, IllegalTransition, InvalidPayload, Problem
+from callboard.errors import CallboardError, IllegalTransition, InvalidPayload, Problem, Unconfirmed
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:callboard:problem:"
@@ -114,7 +114,7 @@ def of(error: CallboardError) -> Rejected:
     code = _TRANSLATED.get(error.code, error.code)
     if code not in KINDS or code == "internal":
         return Rejected("internal", "Something went wrong here; the log has it under this request's id.")
-    if code == "store-unavailable":
+    if code == "store-unavailable" and not isinstance(error, Unconfirmed):
         return Rejected(code, "Redis does not answer. Nothing is lost; try again shortly.")
     members = {"state": str(error.state)} if isinstance(error, IllegalTransition) else {}
     errors = error.problems if isinstance(error, InvalidPayload) else ()

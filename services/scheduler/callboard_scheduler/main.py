@@ -24,7 +24,7 @@ from callboard.ops import OpsServer
 from callboard.settings import Settings, without_password
 from callboard.storage import fitness
 from callboard.storage.connection import Connection
-from callboard.submit import SubmitLimits
+from callboard.submit import limits_of
 from callboard_scheduler import declared
 from callboard_scheduler.surveyor import Surveyor
 from callboard_scheduler.timekeeper import Timekeeper
@@ -112,9 +112,7 @@ class Scheduler:
 
     def _start(self, connection: Connection) -> None:
         holder = f"{socket.gethostname()}-{secrets.token_hex(3)}"
-        limits = SubmitLimits(
-            memory_share=self.settings.memory_submit_percent / 100, queue_depth=self.settings.queue_max_depth
-        )
+        limits, _ = limits_of(self.settings)
         self._loops = Loops(connection, holder, policy=Policy.of(self.settings), deliver=outbox.deliver)
         keeper = Timekeeper(connection, holder, limits=limits)
         surveyor = Surveyor(connection, self._loops.rules, metrics)

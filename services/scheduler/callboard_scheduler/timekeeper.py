@@ -15,7 +15,7 @@ from callboard.catalog import published
 from callboard.catalog import timetable as store
 from callboard.catalog.published import Catalog
 from callboard.catalog.timetable import Entry, ScheduleNotFound
-from callboard.errors import CallboardError, Invalid, Refused, StoreUnavailable
+from callboard.errors import CallboardError, Invalid, Refused, StoreUnavailable, Unconfirmed
 from callboard.metrics import Metrics
 from callboard.metrics import metrics as process_metrics
 from callboard.storage.connection import Connection
@@ -105,14 +105,15 @@ class Timekeeper:
     def _handle(self, schedule_id: str, now_ms: int) -> None:
         try:
             self._advance(schedule_id, now_ms)
-        except StoreUnavailable:
-            raise
         except ScheduleNotFound:
             self._entries.pop(schedule_id, None)
-        except Refused as error:
-            # Its pointer stays. Once the grace is over, the misfire policy says what becomes of it.
+        except (Refused, Unconfirmed) as error:
+            # Its pointer stays; what is stored already, unconfirmed, is submitted once more: a no-op. Once
+            # the grace is over, the misfire policy says what becomes of it.
             self._not_before[schedule_id] = now_ms + _RETRY_MS
             self._tell(schedule_id, "Schedule %s cannot fire now: %s", schedule_id, error)
+        except StoreUnavailable:
+            raise
         except Exception as error:
             self._not_before[schedule_id] = now_ms + 30 * _RETRY_MS
             trace = None if isinstance(error, CallboardError) else error

@@ -11,19 +11,17 @@ from starlette.types import ASGIApp
 from callboard import control, inspector
 from callboard.errors import CallboardError, Invalid, UnknownTask
 from callboard.inspector import TaskFilter
-from callboard.metrics import TASKS_SUBMITTED
 from callboard.records.record import INCLUDABLE
 from callboard.records.state import State
 from callboard.submit import Submission, Submitted
 from callboard_api import problems
 from callboard_api.accepted import record_of
 from callboard_api.answers import Answer, encode, etag
-from callboard_api.problems import Rejected
 from callboard_api.routing import Call
 from callboard_api.schemas.fields import Faults, Fields, kind, no_fields
 from callboard_api.schemas.query import bad
 from callboard_api.schemas.submission import Wish, read_wish, settle, traceparent_of
-from callboard_api.submitting import confirmed, submit_many, submit_one, unconfirmed
+from callboard_api.submitting import count, submit_many, submit_one
 from callboard_api.waiting import known, preferred_seconds, record_at_end
 
 MOST_IN_BATCH: Final = 1000
@@ -186,11 +184,9 @@ async def resubmit(call: Call) -> ASGIApp:
             limits=platform.limits,
         )
     )
+    count(submission, again)
     if again.problem is not None:
         raise again.problem
-    TASKS_SUBMITTED.labels(submission.queue, submission.name).inc()
-    if not await confirmed(platform, submission.queue):
-        raise unconfirmed()
     return Answer((await known(platform, again.id)).to_json(), 202, {"Location": _path(again.id)})
 
 
@@ -239,11 +235,10 @@ def _overrides(wish: Wish, submission: Submission) -> dict[str, Any]:
     return changes
 
 
-def _item(index: int, reply: Submitted | CallboardError | Rejected) -> dict[str, Any]:
+def _item(index: int, reply: Submitted | CallboardError) -> dict[str, Any]:
     if isinstance(reply, Submitted):
         return {"index": index, "id": reply.id, "state": str(reply.state)}
-    rejected = problems.of(reply) if isinstance(reply, CallboardError) else reply
-    return {"index": index, "problem": rejected.document()}
+    return {"index": index, "problem": problems.of(reply).document()}
 
 
 def _owner(call: Call) -> str:

@@ -1,0 +1,135 @@
+"""`CALLBOARD_DURABILITY=replicated` behind every door of Python: a replica has it, or the caller is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import dramatiq
+import pytest
+from dramatiq.errors import ConnectionClosed
+
+import callboard
+from callboard import inspector, settings
+from callboard.broker.broker import CallboardBroker
+from callboard.catalog import timetable
+from callboard.catalog.schedule import Schedule
+from callboard.errors import Unconfirmed
+from callboard.metrics import Metrics
+from callboard.records.state import State
+from callboard.storage import default
+from callboard.storage.connection import Connection
+from callboard.storage.embedded import EmbeddedServer
+from callboard.storage.operation import Command
+from callboard.submit import limits_of
+from callboard.task import Task, _configured_limits, isolated_registry
+from callboard_scheduler.timekeeper import Timekeeper
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def replicated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CALLBOARD_DURABILITY", "replicated")
+    _configured_limits.cache_clear()
+    yield
+    _configured_limits.cache_clear()
+
+
+@pytest.fixture
+def alone(redis_url: str, namespace: str) -> Iterator[Connection]:
+    """The process's connection, to a server without a replica."""
+    callboard.configure(redis_url, namespace=namespace)
+    with isolated_registry():
+        yield default.connection()
+    default.connection().close()
+
+
+@pytest.fixture
+def followed(start_server: Callable[..., EmbeddedServer], namespace: str) -> Iterator[Connection]:
+    """A connection to the replica of the process's server."""
+    primary, replica = start_server(), Connection(start_server().url, namespace=namespace)
+    callboard.configure(primary.url, namespace=namespace)
+    follow(replica, primary.url)
+    with isolated_registry():
+        yield replica
+    default.connection().close()
+    replica.close()
+
+
+def follow(replica: Connection, url: str) -> None:
+    """Make `replica` the replica of the server at `url`."""
+    credentials, _, address = url.partition("://")[2].rpartition("@")
+    host, _, port = address.partition("/")[0].partition(":")
+    replica.client.config_set("masterauth", credentials.rpartition(":")[2])
+    replica.client.replicaof(host, port)
+    wait_until(lambda: replica.client.info("replication")["master_link_status"] == "up", 30, "a replica")
+
+
+def declared() -> Task[[int], None, None]:
+    @callboard.task(queue="reports")
+    def build(number: int) -> None:
+        """Build."""
+
+    return build
+
+
+async def test_without_a_replica_every_submit_says_so_and_is_stored(alone: Connection) -> None:
+    build = declared()
+    with pytest.raises(Unconfirmed, match="no replica of Redis has confirmed it within 1 s") as refused:
+        build.submit(1)
+    assert alone.run(inspector.get(alone.keys, refused.value.task_id)).state is State.QUEUED  # type: ignore[union-attr]
+    with pytest.raises(Unconfirmed):
+        await build.asubmit(2)
+    with pytest.raises(Unconfirmed):
+        build.submit_many([{"number": 3}, {"number": 4}])
+    await default.aclose()
+    assert alone.execute(Command("ZCARD", alone.keys.queue("reports").all)) == 4
+
+
+def test_without_a_replica_dramatiq_sees_a_lost_connection(alone: Connection) -> None:
+    broker = CallboardBroker(connection=alone)
+
+    @dramatiq.actor(broker=broker, queue_name="reports")
+    def report() -> None:
+        pass
+
+    with pytest.raises(ConnectionClosed):
+        report.send()
+
+
+async def test_with_a_replica_it_has_each_task_when_the_submit_returns(
+    followed: Connection,
+) -> None:
+    build = declared()
+    handles = [build.submit(1), await build.asubmit(2), *build.submit_many([{"number": 3}, {"number": 4}])]
+    await default.aclose()
+    for handle in handles:
+        # Not soon: now.
+        assert followed.run(inspector.get(followed.keys, handle.id)) is not None
+
+
+def test_a_schedule_moves_on_only_when_a_replica_has_its_firing(
+    start_server: Callable[..., EmbeddedServer], namespace: str
+) -> None:
+    primary = start_server()
+    connection = Connection(primary.url, namespace=namespace)
+    keeper = Timekeeper(connection, "k", limits=limits_of(settings.load())[0], metrics=Metrics())
+    at = connection.run(timetable.tick(connection.keys))[0] - 1_000
+    for name in ("first", "second"):
+        connection.run(timetable.create(connection.keys, Schedule(id=name, task="a", queue="q", at=at)))
+
+    def fired(name: str) -> bool:
+        return connection.run(timetable.get(connection.keys, name)).last_task_id is not None
+
+    keeper.tick()
+    keeper.tick()
+    stored = connection.keys.queue("q").all
+    # One that waits for its replica holds up no other.
+    assert connection.execute(Command("ZCARD", stored)) == 2
+    assert not fired("first")
+    assert not fired("second")
+    replica = Connection(start_server().url, namespace=namespace)
+    follow(replica, primary.url)
+    wait_until(lambda: keeper.tick() >= 0 and fired("first") and fired("second"), 20, "both pointers to move")
+    assert connection.execute(Command("ZCARD", stored)) == 2
+    connection.close()
+    replica.close()
