@@ -32,6 +32,8 @@ lock uv.txt requirements/uv.in
 lock api.txt pyproject.toml --extra api --extra cluster
 lock worker.txt pyproject.toml --extra worker --extra apps --extra cluster
 lock scheduler.txt pyproject.toml --extra scheduler --extra cluster
+# What makes the wheel that goes into them.
+sed -n 's/^requires = \["\(.*\)"\]$/\1/p' pyproject.toml | lock build.txt -
 lock dev.txt pyproject.toml --all-extras --group dev
 
 if [ "$target" != requirements ]; then
