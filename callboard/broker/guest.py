@@ -41,7 +41,7 @@ class Guest:
             self.worker,
             policy=Policy.of(known),
             queues=queues,
-            deliver=outbox.deliver,
+            deliver=outbox.delivering(known),
         )
 
     def start(self) -> None:

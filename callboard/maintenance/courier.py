@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from callboard.errors import CallboardError, StoreFull, StoreUnavailable
+from callboard.errors import CallboardError, StoreFull, StoreUnavailable, Unconfirmed
 from callboard.storage.connection import Connection
 from callboard.storage.keys import Keys
 from callboard.storage.operation import Command, Operation, ScriptCall
@@ -55,7 +55,10 @@ class Courier:
         self._failures: dict[tuple[str, str], int] = {}
 
     def run_once(self, connection: Connection, queue: str) -> Delivered:
-        """One step. Raises StoreUnavailable; any other failure of an item is logged and backed off."""
+        """One step. Raises StoreUnavailable; any other failure of an item is logged and backed off.
+
+        What is delivered, but not to a replica as the settings ask, stays too, and ends the step.
+        """
         keys = connection.keys
         items, now_ms = connection.run(read_outbox(keys, queue))
         arrived: list[str] = []
@@ -65,6 +68,10 @@ class Courier:
                 try:
                     if body is not None:  # delivered before, by a call that was cut off in its last step
                         connection.run(self._deliver(keys, body))
+                except Unconfirmed as error:
+                    failed += 1
+                    self._back_off(connection, queue, member, now_ms, error)
+                    break  # each of the others would wait for the missing replica too
                 except StoreUnavailable:
                     raise
                 except Exception as error:

@@ -113,7 +113,8 @@ class Scheduler:
     def _start(self, connection: Connection) -> None:
         holder = f"{socket.gethostname()}-{secrets.token_hex(3)}"
         limits, _ = limits_of(self.settings)
-        self._loops = Loops(connection, holder, policy=Policy.of(self.settings), deliver=outbox.deliver)
+        deliver = outbox.delivering(self.settings)
+        self._loops = Loops(connection, holder, policy=Policy.of(self.settings), deliver=deliver)
         keeper = Timekeeper(connection, holder, limits=limits)
         surveyor = Surveyor(connection, self._loops.rules, metrics)
         self._rounds = [Rounds("The timekeeper", keeper.tick), Rounds("The surveyor", surveyor.survey)]

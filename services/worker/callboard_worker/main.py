@@ -16,6 +16,7 @@ import dramatiq
 from callboard import clock
 from callboard import logging as log_setup
 from callboard import settings as settings_module
+from callboard.broker import outbox
 from callboard.broker.broker import CallboardBroker
 from callboard.catalog import published
 from callboard.catalog.app import discover
@@ -114,6 +115,7 @@ class Worker:
             slots=worker_slots(settings),
             make_slots=self._make_slots,
             policy=Policy.of(settings),
+            deliver=outbox.delivering(settings),
         )
         self._published = False
 

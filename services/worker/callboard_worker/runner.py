@@ -22,6 +22,7 @@ from callboard.broker.waiter import Waiter
 from callboard.catalog.presence import Presence
 from callboard.catalog.resolution import ResolvedQueue
 from callboard.errors import CallboardError
+from callboard.maintenance.courier import Deliver
 from callboard.maintenance.loops import Loops
 from callboard.maintenance.policy import Policy
 from callboard.metrics import Metrics, SlotFigures
@@ -53,7 +54,7 @@ class Runner(Listener):
         definitions: what it knows how to run.
         slots: slots for processes and threads together.
         make_slots: makes a form's slots.
-        policy: for the maintenance that it shares.
+        policy, deliver: for the maintenance that it shares.
     """
 
     def __init__(
@@ -66,12 +67,12 @@ class Runner(Listener):
         slots: int,
         make_slots: MakeSlots,
         policy: Policy | None = None,
+        deliver: Deliver = outbox.deliver,
         metrics: Metrics = process_metrics,
     ) -> None:
         self.connection, self.broker, self.definitions = connection, broker, definitions
         self.id = worker_id()
-        self.slots = slots
-        self.metrics = metrics
+        self.slots, self.metrics = slots, metrics
         self._queues = dict(queues)
         self._since = clock.now_ms()
         self._ledger = Ledger()
@@ -104,7 +105,7 @@ class Runner(Listener):
             self.id,
             policy=policy or Policy(lease_seconds=shortest / 1000),
             queues=lambda: list(self._queues),
-            deliver=outbox.deliver,
+            deliver=deliver,
         )
         self._ear = Ear(connection, self.id, list(queues), self.told_to_stop)
         self._waiters = {name: Waiter(connection, name, self.pump.wake) for name in queues}

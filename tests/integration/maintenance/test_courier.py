@@ -11,10 +11,11 @@ from callboard.broker import outbox
 from callboard.errors import StoreFull, StoreUnavailable
 from callboard.maintenance.courier import STEP, Courier, Delivered, read_outbox
 from callboard.maintenance.loops import Loops
+from callboard.settings import load
 from callboard.storage.connection import Connection
 from callboard.storage.embedded import EmbeddedServer
 from callboard.storage.keys import Keys
-from callboard.storage.operation import Command, Operation
+from callboard.storage.operation import Command, Operation, Pressure
 from callboard.submit import Submission
 from tests.support import tasks
 from tests.support.waiting import wait_until
@@ -118,6 +119,44 @@ def test_a_delivery_that_is_repeated_submits_once(connection: Connection) -> Non
     assert Courier(outbox.deliver).run_once(connection, "q") == Delivered(1, 0)
     assert tasks.size(connection, "q2", "queued") == 1
     assert waiting(connection) == 0
+
+
+@pytest.mark.parametrize(("percent", "arrives"), [(30, False), (90, True)])
+def test_follow_ups_heed_the_mark_of_the_settings(
+    start_server: Callable[..., EmbeddedServer], namespace: str, percent: int, arrives: bool
+) -> None:
+    server = start_server(config={"maxmemory": "30mb", "maxmemory-policy": "noeviction"})
+    connection = Connection(server.url, namespace=namespace)
+    put(connection, outbox.pack(Submission(name="next", queue="q2", task_id="q2_01aaaaaaaaaaaaaaaaaaaaaaaa")))
+    for number in range(15):
+        connection.execute(Command("SET", f"ballast{number}", b"x" * 1_000_000))
+    # Above the first mark, below the second; a full queue is no reason: the task before it was accepted.
+    tasks.accept(connection, "q2")
+    marks = {"MEMORY_SUBMIT_PERCENT": "20", "MEMORY_FOLLOWUP_PERCENT": str(percent), "QUEUE_MAX_DEPTH": "1"}
+    known = load({f"CALLBOARD_{name}": value for name, value in marks.items()})
+    wait_until(lambda: 0.3 < connection.run(pressure(connection)) < 0.9, 5, "half full")
+    result = Courier(outbox.delivering(known)).run_once(connection, "q")
+    assert result == (Delivered(1, 0) if arrives else Delivered(0, 1))
+    assert waiting(connection) == (0 if arrives else 1)
+    connection.close()
+
+
+def pressure(connection: Connection) -> Operation[float]:
+    share: float = yield Pressure(connection.keys.queue("q2").prefix)
+    return share
+
+
+def test_what_no_replica_has_stays_and_ends_the_step(connection: Connection) -> None:
+    ids = ["q2_01aaaaaaaaaaaaaaaaaaaaaaaa", "q2_01aaaaaaaaaaaaaaaaaaaaaaab"]
+    put(connection, *(outbox.pack(Submission(name="next", queue="q2", task_id=id)) for id in ids))
+    courier = Courier(outbox.delivering(load({"CALLBOARD_DURABILITY": "replicated"})))
+    assert courier.run_once(connection, "q") == Delivered(0, 1)
+    assert tasks.size(connection, "q2", "queued") == 1
+    assert waiting(connection) == 2
+    # Its turn comes again when there is a replica, or when nobody asks for one.
+    calm = Courier(outbox.deliver)
+    wait_until(lambda: calm.run_once(connection, "q").failed == waiting(connection), 10, "both delivered")
+    assert tasks.size(connection, "q2", "queued") == 2
 
 
 def test_an_item_whose_body_has_gone_just_leaves(post: Post, connection: Connection) -> None:
