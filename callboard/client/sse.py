@@ -21,12 +21,13 @@ class Frame:
 class Decoder:
     """Feed it bytes, get frames. `retry_ms` is the server's wish for reconnects, once it told one.
 
+    `last_id` is the id of the last whole frame that had one, with data or without: where to go on from.
     A connection that breaks takes an unfinished event with it: make a new decoder for the next.
     """
 
     def __init__(self, last_id: str | None = None) -> None:
         self.retry_ms: int | None = None
-        self.last_id = last_id
+        self.last_id = self._id = last_id
         self._text = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
         self._rest = ""
         self._event = ""
@@ -54,7 +55,7 @@ class Decoder:
             case "data":
                 self._data.append(value)
             case "id" if "\0" not in value:
-                self.last_id = value
+                self._id = value
             case "retry" if value.isascii() and value.isdigit():
                 self.retry_ms = int(value)
             case _:
@@ -64,4 +65,6 @@ class Decoder:
     def _dispatch(self) -> Frame | None:
         event, data = self._event, self._data
         self._event, self._data = "", []
+        # Not at the id's own line: the event's data may never come.
+        self.last_id = self._id
         return Frame(event or "message", "\n".join(data), self.last_id) if data else None

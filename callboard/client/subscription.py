@@ -95,7 +95,6 @@ class Subscription:
         except ValueError as error:
             raise ApiUnreachable(str(error)) from error
         for frame in frames:
-            self.cursor = frame.id or self.cursor
             event = _event(frame.event, frame.data, frame.id)
             if event is None:
                 continue
@@ -103,6 +102,8 @@ class Subscription:
             if self._ends_with_task and event.ends_task:
                 self.over = True
                 break
+        # A quiet stream tells its place in frames without data: a reconnect need not read it all again.
+        self.cursor = self._decoder.last_id or self.cursor
         if self._decoder.retry_ms is not None:
             self._retry_ms = self._decoder.retry_ms
         return events

@@ -299,3 +299,20 @@ def test_data_that_is_no_event_is_passed_over() -> None:
     subscription = Subscription("/v1/events")
     subscription.opened(STREAM)
     assert subscription.feed(b"data: nonsense\n\ndata: [1]\n\n") == []
+
+
+def test_a_frame_without_data_moves_the_cursor_once_it_is_whole(script: Script) -> None:
+    subscription = Subscription("/v1/events")
+    subscription.opened(STREAM)
+    assert subscription.feed(b"id: c1\n") == []
+    assert "Last-Event-ID" not in subscription.call().headers, "its data may follow"
+    assert subscription.feed(b"\n: ping\n\n") == []
+    assert subscription.call().headers["Last-Event-ID"] == "c1"
+    # What the connection took with it was not read, so its place is not ours.
+    assert subscription.feed(b"id: c2\nevent: task.queued\ndata: {") == []
+    assert subscription.lost(LOST) == 2
+    assert subscription.call().headers["Last-Event-ID"] == "c1"
+    subscription.opened(STREAM)
+    [event] = subscription.feed(b'data: {"id": "q_1"}\n\nid: c3\n\n')
+    assert event.cursor == "c1"
+    assert subscription.call().headers["Last-Event-ID"] == "c3"
