@@ -1,0 +1,99 @@
+{{- /* (list TARGET SOURCE): SOURCE over TARGET, in place, maps in depth. Sprig's mergeOverwrite leaves out 0 and false. */ -}}
+{{- define "callboard.mergeInto" -}}
+{{- $target := index . 0 -}}
+{{- range $key, $value := index . 1 -}}
+{{- if and (kindIs "map" $value) (kindIs "map" (get $target $key)) -}}
+{{- include "callboard.mergeInto" (list (get $target $key) $value) -}}
+{{- else -}}
+{{- $_ := set $target $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The worker sets that are on, merged over the defaults: {NAME: SET} as YAML. */ -}}
+{{- define "callboard.workerSets" -}}
+{{- $sets := dict -}}
+{{- range $name, $own := .Values.workers -}}
+{{- $set := deepCopy $.Values.workerDefaults -}}
+{{- include "callboard.mergeInto" (list $set (deepCopy ($own | default dict))) -}}
+{{- if $set.enabled -}}
+{{- include "callboard.checkWorkerSet" (list $ $name $set) -}}
+{{- $_ := set $sets $name $set -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $sets -}}
+{{- end -}}
+
+{{- /* (list $ NAME SET): fails with what is wrong, what was expected and what to do. */ -}}
+{{- define "callboard.checkWorkerSet" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $set := index . 2 -}}
+{{- $at := printf "workers.%s" $name -}}
+{{- $scaling := $set.autoscaling -}}
+{{- if and (has "*" $set.queues) (gt (len $set.queues) 1) -}}
+{{- fail (printf "%s.queues: `*` means all queues and stands alone; got %s" $at (join ", " $set.queues)) -}}
+{{- end -}}
+{{- with ($set.resources.limits | default dict).memory -}}
+{{- $limit := include "callboard.mebibytes" . | float64 -}}
+{{- $slots := ternary 1 (int $set.slots) (eq $set.isolation "loop") -}}
+{{- $slot := include "callboard.mebibytes" $set.slotMemory | float64 -}}
+{{- $runner := include "callboard.mebibytes" $set.runnerMemory | float64 -}}
+{{- $need := addf (mulf (float64 $slots) $slot) $runner -}}
+{{- $room := mulf $limit 0.85 -}}
+{{- if gt $need $room -}}
+{{- fail (printf "%s: %d slots × slotMemory %v + runnerMemory %v are %.0f MiB, but 0.85 of resources.limits.memory (%v) are %.0f MiB. Raise the limit to %.0fMi or more, or lower slots or slotMemory" $at $slots $set.slotMemory $set.runnerMemory $need . $room (ceil (divf $need 0.85))) -}}
+{{- end -}}
+{{- end -}}
+{{- if kindIs "float64" $set.terminationGracePeriodSeconds -}}
+{{- if lt $set.terminationGracePeriodSeconds (addf $set.drainSeconds 30.0) -}}
+{{- fail (printf "%s.terminationGracePeriodSeconds: %v is less than drainSeconds + 30 = %v: running tasks would be killed while they drain. Raise it, or leave it unset" $at $set.terminationGracePeriodSeconds (addf $set.drainSeconds 30.0)) -}}
+{{- end -}}
+{{- end -}}
+{{- if ne $scaling.mode "none" -}}
+{{- if not (kindIs "invalid" $set.replicas) -}}
+{{- fail (printf "%s.replicas: with autoscaling.mode %s the autoscaler sets it; use autoscaling.minReplicas and maxReplicas" $at $scaling.mode) -}}
+{{- end -}}
+{{- if gt (float64 $scaling.minReplicas) (float64 $scaling.maxReplicas) -}}
+{{- fail (printf "%s.autoscaling: minReplicas %v is above maxReplicas %v" $at $scaling.minReplicas $scaling.maxReplicas) -}}
+{{- end -}}
+{{- end -}}
+{{- if eq $scaling.mode "hpa" -}}
+{{- if or $scaling.keda.serverAddress $scaling.keda.query $scaling.keda.extraTriggers -}}
+{{- fail (printf "%s.autoscaling: mode hpa and keda.* exclude each other (two autoscalers on one Deployment fight). Take keda.serverAddress, keda.query and keda.extraTriggers away, or set mode: keda" $at) -}}
+{{- end -}}
+{{- if and (eq (int $scaling.minReplicas) 0) (not (semverCompare ">=1.37.0-0" $root.Capabilities.KubeVersion.Version)) -}}
+{{- fail (printf "%s.autoscaling.minReplicas: an HPA scales to 0 from Kubernetes 1.37 on; this is %s. Set 1 or more, or mode: keda" $at $root.Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- end -}}
+{{- if eq $scaling.mode "keda" -}}
+{{- if or $scaling.hpa.extraMetrics $scaling.hpa.matchLabels -}}
+{{- fail (printf "%s.autoscaling: mode keda and hpa.* exclude each other (two autoscalers on one Deployment fight). Take hpa.extraMetrics and hpa.matchLabels away, or set mode: hpa" $at) -}}
+{{- end -}}
+{{- if not $scaling.keda.serverAddress -}}
+{{- fail (printf "%s.autoscaling.keda.serverAddress: mode keda needs the address of Prometheus, for example http://prometheus.monitoring.svc:9090" $at) -}}
+{{- end -}}
+{{- include "callboard.needs" (list $root "keda.sh/v1alpha1" "ScaledObject" (printf "%s.autoscaling.mode keda" $at) "Install KEDA first, or set mode: hpa or none") -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The `behavior` of a worker set's HPA: fast up, slow down. */ -}}
+{{- define "callboard.behavior" -}}
+{{- if .behavior -}}
+{{- toYaml .behavior -}}
+{{- else -}}
+scaleUp:
+  # A share of no pods is no pod: the second policy is what leaves zero.
+  stabilizationWindowSeconds: 0
+  selectPolicy: Max
+  policies:
+    - {type: Percent, value: 100, periodSeconds: 15}
+    - {type: Pods, value: 4, periodSeconds: 15}
+scaleDown:
+  stabilizationWindowSeconds: {{ int .scaleDownStabilizationSeconds }}
+  selectPolicy: Max
+  policies:
+    - {type: Percent, value: 10, periodSeconds: 60}
+    - {type: Pods, value: 1, periodSeconds: 60}
+{{- end -}}
+{{- end -}}
