@@ -65,9 +65,14 @@ check: lint types doors test ## everything before a commit
 lock: setup ## write requirements/*.txt from pyproject.toml (ARGS=--upgrade: newest versions)
 	scripts/lock.sh $(ARGS)
 
+.PHONY: dashboards
+dashboards: setup ## write the dashboards, and the chart's copies of them and of the alerts
+	$(BIN)/python -m deploy.grafana
+
 .PHONY: verify
-verify: setup ## what is generated equals its source (locks)
+verify: setup ## what is generated equals its source (locks, dashboards)
 	scripts/lock.sh --check
+	$(BIN)/python -m deploy.grafana --check
 
 .PHONY: clean
 clean: ## remove caches and builds (.venv stays)
