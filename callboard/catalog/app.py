@@ -23,7 +23,9 @@ class App:
     contracts: its tasks' contracts, each named `<application>.<verb_object>`.
     queues: the Queues that it declares, listed so that importing the App declares them.
     tasks: modules that workers import, dotted.
-    routes, schedules: `package.module:attribute`; imported by the API, by the scheduler, alone.
+    routes: `package.module:attribute`, a list of Starlette's routes; imported by the API alone, and served
+        at their own paths (see `callboard.host`).
+    schedules: `package.module:attribute`; imported by the scheduler alone.
 
     Raises InvalidDeclaration for a contract of another name or one given twice.
     """

@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 
+from callboard.catalog.app import discover
 from callboard.errors import InvalidSetting
 from callboard.settings import Settings
 from callboard.storage.connection import AsyncConnection
 from callboard.storage.embedded import address_in
+from callboard_api.applications import hosted, refused
 from callboard_api.edge import Edge
 from callboard_api.openapi import document, page
 from callboard_api.platform import Platform
@@ -34,8 +37,8 @@ def create_app(
     connection: to its Redis; by default made from the settings, and always closed with the application.
     on_unfit: told when this Redis must not be used.
 
-    Redis need not answer yet. Raises InvalidSetting: no Redis configured, or no key on an address that
-    others reach.
+    Redis need not answer yet. Raises InvalidSetting: no Redis configured, no key on an address that others
+    reach, an application that nobody installed; and InvalidDeclaration for an application's bad routes.
     """
     platform = Platform(settings, connection or connect(settings))
     platform.openapi = document(TABLE)
@@ -57,7 +60,8 @@ def create_app(
             await platform.close()
 
     app = Starlette(
-        routes=routes(platform, TABLE),
+        routes=[*routes(platform, TABLE), *hosted(platform, discover(settings.apps))],
+        exception_handlers={HTTPException: refused},
         middleware=[Middleware(Edge, platform=platform)],
         lifespan=lifespan,
     )

@@ -17,7 +17,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from callboard import logging as our_logging
-from callboard.errors import CallboardError, InvalidSetting
+from callboard.errors import CallboardError, Invalid, InvalidSetting
 from callboard.metrics import metrics
 from callboard.ops import OpsServer
 from callboard.settings import Settings, load
@@ -81,7 +81,7 @@ class ApiServer(uvicorn.Server):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT. Exit codes: 0 stopped, 1 cannot serve (port, Redis), 2 bad settings."""
+    """Serve until SIGTERM or SIGINT. Exit: 0 stopped, 1 cannot serve (port, Redis), 2 bad settings, routes."""
     argparse.ArgumentParser(
         prog="python -m callboard_api",
         description="Callboard's HTTP API. It is configured by CALLBOARD_… variables: see docs/settings.md.",
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         listener = listen(settings.api_host, settings.api_port)
     except CallboardError as error:
         logger.error("%s", error)
-        return 2 if isinstance(error, InvalidSetting) else 1
+        return 2 if isinstance(error, Invalid) else 1
     server = ApiServer(app)
     ops = _ops(settings, app.state.pulse)
     try:
