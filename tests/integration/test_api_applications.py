@@ -70,17 +70,18 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Install
     points: list[EntryPoint] = []
     monkeypatch.setattr(catalog_app, "entry_points", lambda group: points)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    before = set(sys.modules)
+    written: set[str] = set()
 
     def write(name: str, routes: str, **modules: str) -> None:
         app = f"from callboard import App\napp = App({name!r}, routes={routes!r})\n"
         for module, text in {f"{name}_app": app, **modules}.items():
             (tmp_path / f"{module}.py").write_text(text)
+            written.add(module)
         points.append(EntryPoint(name, f"{name}_app:app", "callboard.apps"))
 
     yield write
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name in written:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ class ApiServer(uvicorn.Server):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT. Exit: 0 stopped, 1 cannot serve (port, Redis), 2 bad settings, routes."""
+    """Serve until SIGTERM or SIGINT. Exits: 0, 1 cannot serve (port, Redis), 2 bad settings, bad routes."""
     argparse.ArgumentParser(
         prog="python -m callboard_api",
         description="Callboard's HTTP API. It is configured by CALLBOARD_… variables: see docs/settings.md.",
