@@ -200,7 +200,8 @@ def test_the_process_of_an_installed_application_says_so_and_exits_with_2(
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: shop\nVersion: 1.0\n")
     (installed / "entry_points.txt").write_text("[callboard.apps]\nshop = shop_app:app\n")
-    env = {**os.environ, "CALLBOARD_REDIS_URL": redis_url, "PYTHONPATH": str(tmp_path)}
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    env = {**os.environ, "CALLBOARD_REDIS_URL": redis_url, "PYTHONPATH": path}
     command = [sys.executable, "-m", "callboard_api"]
     ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2, ended.stderr

@@ -101,6 +101,17 @@ class TestAway:
             answer = api.http.get(f"/v1/tasks/{task['id']}", headers={"Prefer": "wait=20"})
             assert answer.status_code == 503
 
+    def test_a_submit_that_waits_was_accepted_whatever_comes_after(self, start_server: Any) -> None:
+        server = start_server()
+        with running_api(server.url) as api, ThreadPoolExecutor(1) as thread:
+            body = {"name": "add", "payload": {"a": 1}}
+            headers = {"Prefer": "wait=30"}
+            waiting = thread.submit(httpx.post, f"{api.url}/v1/tasks", json=body, headers=headers, timeout=60)
+            wait_until(lambda: api.call_in_loop(lambda: bool(api.platform.completions._bells)))
+            server.kill()
+            answer = waiting.result(30)
+            assert (answer.status_code, answer.json()["state"]) == (202, "queued")
+
 
 class Process:
     """`python -m callboard_api` and what it says."""

@@ -267,6 +267,41 @@ class TestWait:
         waiter.join(10)
         assert answers[0].status_code == 200
 
+    def test_a_submit_that_waits_too_long_is_accepted_as_ever(self, fresh: RunningApi) -> None:
+        body = {"name": "add", "payload": {"a": 1}}
+        began = time.monotonic()
+        answer = fresh.http.post("/v1/tasks", json=body, headers={"Prefer": "wait=1"})
+        assert 0.9 < time.monotonic() - began < 5
+        assert (answer.status_code, answer.json()["state"]) == (202, "queued")
+        assert answer.headers["preference-applied"] == "wait=1"
+        assert answer.headers["location"] == f"/v1/tasks/{answer.json()['id']}"
+        ignored = fresh.http.post("/v1/tasks", json=body, headers={"Prefer": "wait=x"})
+        assert ignored.status_code == 202
+        assert "preference-applied" not in ignored.headers
+
+    def test_a_submit_that_is_refused_does_not_wait(self, fresh: RunningApi) -> None:
+        answer = fresh.http.post("/v1/tasks", json={"name": "nobody"}, headers={"Prefer": "wait=50"})
+        assert answer.status_code == 422
+
+    def test_what_is_deleted_while_its_submitter_waits_was_accepted(self, fresh: RunningApi) -> None:
+        answers: list[httpx.Response] = []
+
+        def submit() -> None:
+            body = {"name": "add", "payload": {"a": 1}}
+            with httpx.Client(base_url=fresh.url, timeout=60) as http:
+                answers.append(http.post("/v1/tasks", json=body, headers={"Prefer": "wait=30"}))
+
+        waiter = threading.Thread(target=submit)
+        waiter.start()
+        [task] = wait_until(lambda: fresh.http.get("/v1/tasks").json()["items"], description="the task")
+        wait_until(lambda: fresh.call_in_loop(lambda: bool(fresh.platform.completions._bells)))
+        # As if its end and its deletion came between two looks: nobody rings.
+        fresh.platform.completions._heard = lambda message: None
+        fresh.http.post(f"/v1/tasks/{task['id']}/cancel")
+        fresh.http.delete(f"/v1/tasks/{task['id']}")
+        waiter.join(20)
+        assert (answers[0].status_code, answers[0].json()["id"]) == (202, task["id"])
+
     def test_the_subscription_is_given_back_and_taken_again(
         self, fresh: RunningApi, monkeypatch: pytest.MonkeyPatch
     ) -> None:

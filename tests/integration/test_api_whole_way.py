@@ -72,6 +72,22 @@ def test_a_task_is_submitted_runs_and_is_waited_for(api: RunningApi) -> None:
     assert task["run_ms"] >= 0
 
 
+@pytest.mark.parametrize(("fail_times", "state"), [(0, "completed"), (1, "failed")])
+def test_one_request_submits_and_waits(api: RunningApi, fail_times: int, state: str) -> None:
+    body = {
+        "name": "callboard.probe",
+        "payload": {"seconds": 0.1, "fail_times": fail_times},
+        "max_attempts": 1,
+    }
+    answer = api.http.post("/v1/tasks", json=body, headers=WAIT)
+    assert answer.status_code == 200
+    assert answer.headers["preference-applied"] == "wait=30"
+    task = answer.json()
+    assert answer.headers["location"] == f"/v1/tasks/{task['id']}"
+    assert (task["state"], len(task["attempts"])) == (state, 1)
+    assert task == api.task(task["id"])
+
+
 def test_a_task_that_fails_twice_is_followed_to_its_good_end(api: RunningApi) -> None:
     with EventReader(api.url, "/v1/events", queue="callboard") as everything:
         task_id = submit(api, "callboard.probe", seconds=0.4, fail_times=2, steps=2, log_lines=3)

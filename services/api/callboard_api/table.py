@@ -29,8 +29,11 @@ _STREAM_NOTE = (
 TABLE: Final[Sequence[Endpoint]] = (
     Endpoint(
         "POST", "/v1/tasks", tasks.submit, "tasks", "Submit a task", "submit",
-        {202: Outcome("Accepted, and readable from now on.", "Task", _LOCATION)},
-        headers=(_TRACE,),
+        {
+            202: Outcome("Accepted, and readable from now on.", "Task", _LOCATION),
+            200: Outcome("With `Prefer: wait`: it has ended, well or not.", "Task", _LOCATION),
+        },
+        headers=(_PREFER, _TRACE),
         body=Body("Submit"),
         problems=("unknown-task", "unknown-queue", "invalid-payload", "queue-full", "store-full"),
     ),

@@ -24,6 +24,11 @@ def preferred_seconds(prefer: str) -> int | None:
     return min(int(found[1]), LONGEST_SECONDS) if found else None
 
 
+def applied(seconds: int) -> dict[str, str]:
+    """The headers of an answer that waited for up to `seconds`."""
+    return {"Preference-Applied": f"wait={seconds}", "Vary": "Prefer"}
+
+
 async def record_at_end(platform: Platform, task_id: str, seconds: float) -> TaskRecord:
     """The record once the task has ended, or as it is after `seconds` or when this process stops.
 

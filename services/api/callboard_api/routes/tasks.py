@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
 from starlette.types import ASGIApp
 
 from callboard import control, inspector
-from callboard.errors import CallboardError, Invalid, UnknownTask
+from callboard.errors import CallboardError, Invalid, StoreUnavailable, TaskNotFound, UnknownTask
 from callboard.inspector import TaskFilter
-from callboard.records.record import INCLUDABLE
+from callboard.records.record import INCLUDABLE, TaskRecord
 from callboard.records.state import State
 from callboard.submit import Submission, Submitted
 from callboard_api import problems
@@ -22,7 +23,7 @@ from callboard_api.schemas.fields import Faults, Fields, kind, no_fields
 from callboard_api.schemas.query import bad
 from callboard_api.schemas.submission import Wish, read_wish, settle, traceparent_of
 from callboard_api.submitting import count, submit_many, submit_one
-from callboard_api.waiting import known, preferred_seconds, record_at_end
+from callboard_api.waiting import applied, known, preferred_seconds, record_at_end
 
 MOST_IN_BATCH: Final = 1000
 PAGE: Final = 50
@@ -43,7 +44,15 @@ async def submit(call: Call) -> ASGIApp:
     faults.check()
     [submission] = await _settled(call, [wish], faults)
     submitted = await submit_one(call.platform, submission)
-    return await _accepted(call, submission, submitted, wish.payload or {})
+    record = await _accepted(call, submission, submitted, wish.payload or {})
+    headers = {"Location": _path(record.id)}
+    seconds = preferred_seconds(call.header(b"prefer"))
+    if seconds is None or "read" not in call.principal.scopes:
+        return Answer(record.to_json(), 202, headers)
+    # Accepted is accepted: an error in the answer would make the client send it again.
+    with suppress(StoreUnavailable, TaskNotFound):
+        record = await record_at_end(call.platform, record.id, seconds)
+    return Answer(record.to_json(), 200 if record.state.terminal else 202, headers | applied(seconds))
 
 
 async def submit_batch(call: Call) -> ASGIApp:
@@ -105,9 +114,7 @@ async def task(call: Call) -> ASGIApp:
     tag = etag(body)
     headers = {"ETag": tag, "Cache-Control": "no-cache"}
     if seconds is not None:
-        headers["Preference-Applied"] = f"wait={seconds}"
-        headers["Vary"] = "Prefer"
-        return Answer(body, 200 if record.state.terminal else 202, headers)
+        return Answer(body, 200 if record.state.terminal else 202, headers | applied(seconds))
     known_tags = [word.strip() for word in call.header(b"if-none-match").split(",")]
     if tag in known_tags or "*" in known_tags or tag.removeprefix("W/") in known_tags:
         return Answer(status=304, headers=headers)
@@ -210,13 +217,11 @@ async def _settled(call: Call, wishes: list[Wish], faults: Faults) -> list[Submi
     return settled
 
 
-async def _accepted(call: Call, submission: Submission, submitted: Submitted, payload: Any) -> ASGIApp:
+async def _accepted(call: Call, submission: Submission, submitted: Submitted, payload: Any) -> TaskRecord:
     if submitted.created_at is None:
         # The first reply was lost and the submit sent again: the record is there, read it.
-        record = await known(call.platform, submitted.id)
-    else:
-        record = record_of(submission, submitted, payload)
-    return Answer(record.to_json(), 202, {"Location": _path(record.id)})
+        return await known(call.platform, submitted.id)
+    return record_of(submission, submitted, payload)
 
 
 def _overrides(wish: Wish, submission: Submission) -> dict[str, Any]:
