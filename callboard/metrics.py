@@ -168,6 +168,12 @@ class Metrics:
             "lease_losses", "Claims of this worker that passed to another.", "queue"
         )
         self.redis_errors = self._counter("redis_errors", "Calls to Redis that failed.")
+        self.cluster_requests = self._counter(
+            "cluster_requests",
+            "Calls to the Kubernetes API, by what was asked and how it ended (ok, forbidden, away, failed).",
+            "request",
+            "outcome",
+        )
         self.tasks_pruned = self._counter(
             "tasks_pruned",
             "Finished tasks removed, by what was reached first (age, count, memory).",

@@ -17,9 +17,9 @@ from callboard.maintenance.policy import Policy
 from callboard.storage.connection import Connection
 
 
-def worker_id() -> str:
-    """`<hostname>-<6 random>`: new at each process start, for a restarted container keeps host and pid."""
-    return f"{socket.gethostname()}-{secrets.token_hex(3)}"
+def worker_id(host: str | None = None) -> str:
+    """`<host>-<6 random>`: new at each process start, for a restarted container keeps host and pid."""
+    return f"{host or socket.gethostname()}-{secrets.token_hex(3)}"
 
 
 class Guest:

@@ -1,6 +1,7 @@
 """The read door: tasks, their logs, queues and workers. Nothing here changes anything."""
 
 from callboard.inspector.queues import QueueView, queue, queue_names, queues
+from callboard.inspector.scaling import Scaling
 from callboard.inspector.tasks import Page, TaskFilter, find
 from callboard.inspector.workers import WorkerView, workers
 from callboard.records.log import LogLine, LogPage, logs
@@ -11,6 +12,7 @@ __all__ = [
     "LogPage",
     "Page",
     "QueueView",
+    "Scaling",
     "TaskFilter",
     "WorkerView",
     "find",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from callboard.catalog import presence
+from callboard.inspector.scaling import Scaling, Scalings
 from callboard.maintenance.sampler import QueueStatistics, Spread, figures, statistics
 from callboard.metrics import QueueFigures
 from callboard.storage.keys import Keys
@@ -18,7 +19,10 @@ WINDOW_MINUTES = 5
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    """One queue at one moment. `slots_total`: the most that its workers may give it, shared with others."""
+    """One queue at one moment. `slots_total`: the most that its workers may give it, shared with others.
+
+    `scaling`: of its workers, None outside a cluster.
+    """
 
     figures: QueueFigures
     statistics: QueueStatistics
@@ -26,6 +30,7 @@ class QueueView:
     slots_busy: int
     slots_total: int
     workers: int
+    scaling: Scaling | None = None
 
     @property
     def name(self) -> str:
@@ -51,7 +56,7 @@ class QueueView:
             "slots": {"busy": self.slots_busy, "total": self.slots_total},
             "workers": self.workers,
             "demand_slots": self.figures.demand_slots,
-            "scaling": None,
+            "scaling": None if self.scaling is None else self.scaling.to_json(),
         }
 
 
@@ -66,32 +71,47 @@ def queue_names(keys: Keys) -> Operation[list[str]]:
 
 
 def queues(
-    keys: Keys, objectives: Mapping[str, float] | None = None, also: Iterable[str] = ()
+    keys: Keys,
+    objectives: Mapping[str, float] | None = None,
+    also: Iterable[str] = (),
+    scalings: Scalings | None = None,
 ) -> Operation[list[QueueView]]:
-    """Every queue. `objectives`: wait objectives in seconds by queue; `also`: queues of the catalog."""
+    """Every queue. `objectives`: wait objectives in seconds by queue; `also`: queues of the catalog.
+
+    `scalings`: what the cluster says, by queue, "*" for those that it does not name.
+    """
     workers = yield from presence.read(keys)
     served = {name for worker in workers for name in worker.queues}
     names = sorted({*(yield from queue_names(keys)), *served, *also})
     wanted = objectives or {}
     views: list[QueueView] = []
     for name in names:
-        view = yield from _view(keys, name, workers, wanted.get(name))
+        view = yield from _view(keys, name, workers, wanted.get(name), scalings)
         views.append(view)
     return views
 
 
 def queue(
-    keys: Keys, name: str, objective: float | None = None, *, known: bool = False
+    keys: Keys,
+    name: str,
+    objective: float | None = None,
+    *,
+    known: bool = False,
+    scalings: Scalings | None = None,
 ) -> Operation[QueueView | None]:
     """One queue; None when no task and no worker ever named it, unless it is `known` from the catalog."""
     workers = yield from presence.read(keys)
     known = known or any(name in worker.queues for worker in workers)
     known = known or bool((yield Command("SISMEMBER", keys.queues, name)))
-    return (yield from _view(keys, name, workers, objective)) if known else None
+    return (yield from _view(keys, name, workers, objective, scalings)) if known else None
 
 
 def _view(
-    keys: Keys, name: str, workers: list[presence.Presence], objective: float | None
+    keys: Keys,
+    name: str,
+    workers: list[presence.Presence],
+    objective: float | None,
+    scalings: Scalings | None,
 ) -> Operation[QueueView]:
     sampled = yield from figures(keys, name, objective)
     pace = yield from statistics(keys, name, WINDOW_MINUTES)
@@ -99,4 +119,5 @@ def _view(
     serving = [worker for worker in workers if name in worker.queues]
     used = [worker.used(name) for worker in serving]
     busy, slots = sum(busy for busy, _ in used), sum(slots for _, slots in used)
-    return QueueView(sampled, pace, bool(paused), busy, slots, len(serving))
+    scaling = (scalings or {}).get(name) or (scalings or {}).get("*")
+    return QueueView(sampled, pace, bool(paused), busy, slots, len(serving), scaling)

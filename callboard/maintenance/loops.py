@@ -16,6 +16,7 @@ from callboard import clock
 from callboard.errors import StoreUnavailable
 from callboard.maintenance import lease
 from callboard.maintenance.courier import Courier, Deliver
+from callboard.maintenance.fate import Fates, by_note
 from callboard.maintenance.librarian import Librarian
 from callboard.maintenance.policy import PLATFORM_QUEUE, Policy
 from callboard.maintenance.promoter import Promoter
@@ -77,6 +78,7 @@ class Loops:
         policy: the rules; a queue's declaration in the catalog overrides lease and retention.
         queues: which queues to care for, asked again every 2 s; None: every queue that Redis knows.
         deliver: delivers outbox items (`courier.Deliver`); without it no courier runs here.
+        fates: judges workers that vanished; by default by their own notes.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Loops:
         policy: Policy | None = None,
         queues: Callable[[], Iterable[str]] | None = None,
         deliver: Deliver | None = None,
+        fates: Fates = by_note,
     ) -> None:
         self.connection = connection
         self.holder = holder
@@ -94,7 +97,7 @@ class Loops:
         self.rules = Rules(policy or Policy())
         self.watch = Watch()
         self.courier = Courier(deliver) if deliver else None
-        self._rescuer = Rescuer(self.watch, self.rules)
+        self._rescuer = Rescuer(self.watch, self.rules, fates=fates)
         self._set_pace()
         self.loops: Sequence[Loop] = [
             Promoter(),

@@ -8,7 +8,7 @@ and what it expected; all faults are told at once. `python -m callboard.settings
 Every entry file loads its settings once and passes them on.
 """
 
-from callboard.settings.environment import child_environment, colours_wanted, load
+from callboard.settings.environment import child_environment, colours_wanted, kubernetes_address, load
 from callboard.settings.model import PREFIX, Settings, without_password
 from callboard.settings.page import SettingDoc, describe, page
 
@@ -19,6 +19,7 @@ __all__ = [
     "child_environment",
     "colours_wanted",
     "describe",
+    "kubernetes_address",
     "load",
     "page",
     "without_password",

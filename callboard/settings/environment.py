@@ -49,6 +49,15 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
     return _build(values, faults)
 
 
+def kubernetes_address(env: Mapping[str, str] | None = None) -> str | None:
+    """Where the API server of the cluster is that this process runs in; None outside of one."""
+    source = os.environ if env is None else env
+    host, port = source.get("KUBERNETES_SERVICE_HOST"), source.get("KUBERNETES_SERVICE_PORT")
+    if not host or not port:
+        return None
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
 def colours_wanted() -> bool:
     """Whether a terminal may get colours: https://no-color.org asks to leave them out."""
     return not os.environ.get("NO_COLOR")

@@ -112,6 +112,39 @@ class Settings(BaseModel):
         None, "Tasks after which a process slot gets a new child (± 10%); unset: never."
     )
 
+    cluster: Literal["auto", "off"] = setting(
+        "auto",
+        "Whether to speak to Kubernetes: `auto`, where a service account is mounted; `off`, never.",
+        "auto or off",
+    )
+    cluster_pod: str | None = setting(
+        None,
+        "The name of this pod (`metadata.name`); unset: the host name.",
+        "a pod's name",
+        pattern=r"^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$",
+    )
+    cluster_account_dir: Path = setting(
+        Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+        "Where the service account's `token`, `ca.crt` and `namespace` are.",
+        "a folder",
+    )
+    cluster_deletion_cost: bool = setting(
+        True,
+        "Whether a worker tells Kubernetes what it has in hand, so that scaling in takes idle pods first.",
+        "true or false",
+    )
+    cluster_protect_seconds: float | None = seconds(
+        None,
+        "How long a task must have run before its worker asks cluster-autoscaler and Karpenter to leave the "
+        "pod alone; unset: never.",
+    )
+    cluster_selector: str = setting(
+        "callboard.dev/worker-set",
+        "The labels of the worker Deployments whose scaling the API shows.",
+        "`label` or `label=value`, separated by commas",
+        pattern=r"^[A-Za-z0-9._/-]+(=[A-Za-z0-9._-]*)?(,[A-Za-z0-9._/-]+(=[A-Za-z0-9._-]*)?)*$",
+    )
+
     fetch_private_addresses: bool = setting(
         True,
         "Whether tasks that fetch pages may visit loopback, private and link-local addresses. Turn it off "
@@ -159,7 +192,7 @@ class Settings(BaseModel):
         names = tuple(dict.fromkeys(name for name in re.split(r"[,\s]+", value) if name))
         return () if names == ("none",) else names
 
-    @field_validator("log_level", "log_format", "durability", mode="before")
+    @field_validator("log_level", "log_format", "durability", "cluster", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value

@@ -136,6 +136,10 @@ class Keys:
         """String: a worker's presence (JSON), gone 20 s after its last renewal."""
         return f"{self.namespace}:worker:{worker}"
 
+    def origin(self, worker: str) -> str:
+        """String: where a worker lives, and since when it drains (JSON), kept for a day."""
+        return f"{self.namespace}:origin:{worker}"
+
     @property
     def catalog(self) -> str:
         """Hash: task name -> its published contract."""

@@ -23,6 +23,7 @@ LOSSES = 3
 RESIDUE = ("meta", "events", "claims", "runs", "wake", "clock")
 
 KINDS = ("completed", "failed", "retry", "snooze", "release", "unknown", "cancelled")
+verdicts = st.sampled_from(["present", "strike", "attempt", "nothing"])
 deliveries = st.sampled_from(("once", "once", "twice"))
 delays = st.sampled_from((0, 0, 1, 500, 5_000, 3_600_000))
 steps = st.sampled_from(
@@ -274,20 +275,20 @@ class EngineMachine(RuleBasedStateMachine):
         self.promote("once")
 
     @having("running")
-    @rule(gone=st.booleans(), delivery=deliveries)
-    def a_worker_is_silent(self, gone: bool, delivery: str) -> None:
+    @rule(verdict=verdicts, delivery=deliveries)
+    def a_worker_is_silent(self, verdict: str, delivery: str) -> None:
         self.time_passes(max(0, self.model.within("running")[0].lease - self.model.now))
-        self.rescue_all(delivery, gone=gone)
+        self.rescue_all(delivery, verdict)
 
     @having("pending")
     @rule(delivery=deliveries)
     def promote(self, delivery: str) -> None:
         self.exchange(lambda: tuple(self.queue.call("promote")), self.model.promote, delivery, again=False)
 
-    @rule(data=st.data(), gone=st.booleans(), delivery=deliveries)
-    def rescue(self, data: st.DataObject, gone: bool, delivery: str) -> None:
-        late = [(task.id, task.token, gone) for task in self.model.within("running")[:3]]
-        triples = [*late, (*self.some_token(data), gone)]
+    @rule(data=st.data(), verdict=verdicts, delivery=deliveries)
+    def rescue(self, data: st.DataObject, verdict: str, delivery: str) -> None:
+        late = [(task.id, task.token, verdict) for task in self.model.within("running")[:3]]
+        triples = [*late, (*self.some_token(data), verdict)]
         self.exchange(
             lambda: self.queue.rescue(*triples, losses=LOSSES),
             lambda: self.model.rescue(triples, LOSSES),
@@ -366,14 +367,14 @@ class EngineMachine(RuleBasedStateMachine):
             assert rounds <= 6 + len(self.model.tasks), f"never end: {waiting}"
             self.time_passes(max([0, *(task.due - self.model.now for task in self.model.within("pending"))]))
             self.time_passes(2 * LEASE_MS)
-            self.rescue_all("once", gone=True)
+            self.rescue_all("once", "strike")
             turn = self.take_turn("w1", self.queue.nonce(), 16, [], "once")
             ends = [Op("completed", id, token) for id, token in turn.claimed]
             assert self.take_turn("w1", self.queue.nonce(), 0, ends, "once").answers == ["ok"] * len(ends)
             self.agrees_with_the_model()
 
-    def rescue_all(self, delivery: str, *, gone: bool) -> None:
-        late = [(task.id, task.token, gone) for task in self.model.within("running")]
+    def rescue_all(self, delivery: str, verdict: str) -> None:
+        late = [(task.id, task.token, verdict) for task in self.model.within("running")]
         self.exchange(
             lambda: self.queue.rescue(*late, losses=LOSSES),
             lambda: self.model.rescue(late, LOSSES),

@@ -347,18 +347,20 @@ class Engine:
         self._close()
         return moved, self.next_due()
 
-    def rescue(self, triples: Iterable[tuple[str, str, bool]], losses: int) -> list[str]:
+    def rescue(self, triples: Iterable[tuple[str, str, str]], losses: int) -> list[str]:
         replies = []
-        for id, token, gone in triples:
+        for id, token, verdict in triples:
+            counts = verdict in ("strike", "attempt")
+            blamed = verdict in ("strike", "present")
             task = self._held(id, token)
             if not task or task.lease > self.now:
                 replies.append("")
                 continue
-            task.losses += 1
+            task.losses += blamed
             task.token = ""
-            poisoned = task.losses >= losses
-            spent = gone and 0 <= task.max_attempts <= task.attempt
-            if gone or poisoned:
+            poisoned = blamed and task.losses >= losses
+            spent = counts and 0 <= task.max_attempts <= task.attempt
+            if counts or poisoned:
                 task.attempts.append((task.attempt, "lost"))
             else:
                 self._interrupted(task, "lease expired")

@@ -121,7 +121,8 @@ class NewTask:
         delayed = "delayed" if self.delay_ms > 0 or self.due_at > 0 else ""
         fields = [
             self.id, self.body, self.name, self.owner, self.key, self.weight, self.priority, self.delay_ms,
-            self.due_at, self.expires_in_ms, self.max_attempts, self.nonce, delayed,
+            self.due_at, self.expires_in_ms, self.nonce, delayed,
+            *layout.sides(self.key, self.weight, self.name, self.owner, self.max_attempts, self.nonce),
         ]  # fmt: skip
         return pack(fields)
 
@@ -249,8 +250,12 @@ class ScriptedQueue:
         word, state = self.call("delete", id)
         return word, state
 
-    def rescue(self, *triples: tuple[str, str, bool], losses: int = 3) -> list[str]:
-        words = [word for id, token, gone in triples for word in (id, token, "1" if gone else "0")]
+    def rescue(self, *triples: tuple[str, str, bool | str], losses: int = 3, cause: str = "") -> list[str]:
+        """`triples`: id, token, and a verdict, or whether the worker vanished (a strike)."""
+        verdicts: dict[bool | str, str] = {True: "strike", False: "present"}
+        words = [
+            word for id, token, gone in triples for word in (id, token, verdicts.get(gone, str(gone)), cause)
+        ]
         return self.call("rescue", losses, *words)
 
     def look(self) -> Snapshot:

@@ -3,12 +3,15 @@
 --
 -- KEYS[1]  the queue's prefix
 -- ARGV[1]  events "FULL:KEEP"   ARGV[2] losses that quarantine
--- ARGV[3…] triples id, token, "1" when the worker's presence is gone (at most 50 triples). The caller has
---          seen Redis answer for a whole lease; this script checks again that the lease has expired.
--- Returns  per triple "queued", "failed", "cancelled" or "" (not ours to rescue any more)
+-- ARGV[3…] fours id, token, verdict, cause (at most 50 fours). The verdict: "present" (its worker lives), or it
+--          vanished, which costs a "strike" (an attempt and a loss), an "attempt", or "nothing"; the cause in
+--          words, may be "". The caller has seen Redis answer for a whole lease; this script checks again that
+--          the lease has expired.
+-- Returns  per four "queued", "failed", "cancelled" or "" (not ours to rescue any more)
 local replies, woke, changed = {}, false, false
-for index = 3, #ARGV, 3 do
-  local id, token, gone = ARGV[index], ARGV[index + 1], ARGV[index + 2] == '1'
+for index = 3, #ARGV, 4 do
+  local id, token, verdict, cause = ARGV[index], ARGV[index + 1], ARGV[index + 2], ARGV[index + 3]
+  local gone, counts = verdict ~= 'present', verdict == 'strike' or verdict == 'attempt'
   local lease = tonumber(call('ZSCORE', RUNNING, id) or 'inf')
   local expired = lease <= now
   local m = expired and read(id)
@@ -19,17 +22,20 @@ for index = 3, #ARGV, 3 do
     state = 'failed'
   elseif m and m[STATE] == 'running' and m[TOKEN] == token then
     call('ZREM', RUNNING, id)
-    m[LOSSES], m[OUTCOME] = m[LOSSES] + 1, 'lost'
+    local blamed = verdict == 'strike' or verdict == 'present'
+    if blamed then m[LOSSES] = m[LOSSES] + 1 end
+    m[OUTCOME] = 'lost'
     m[TOKEN] = '' -- what its worker still says comes too late, and must not read as said already
     local failure = cjson.encode({ type = 'LeaseLost', traceback = '', retryable = true,
-      message = gone and ('Worker ' .. m[WORKER] .. ' vanished while it ran this task.')
+      message = gone and ('Worker ' .. m[WORKER] .. ' vanished while it ran this task'
+          .. (cause ~= '' and ': ' .. cause or '') .. '.')
         or ('Worker ' .. m[WORKER] .. ' did not renew the lease in time.') })
-    local spent = gone and m[MAX_ATTEMPTS] >= 0 and m[ATTEMPT] >= m[MAX_ATTEMPTS]
-    local poisoned = m[LOSSES] >= tonumber(ARGV[2])
-    if gone or poisoned then
+    local spent = counts and m[MAX_ATTEMPTS] >= 0 and m[ATTEMPT] >= m[MAX_ATTEMPTS]
+    local poisoned = blamed and m[LOSSES] >= tonumber(ARGV[2])
+    if counts or poisoned then
       record_attempt(id, m, 'lost', failure)
     else
-      record_interruption(id, m, 'lease expired')
+      record_interruption(id, m, gone and cause ~= '' and cause or 'lease expired')
     end
     if poisoned then
       finish(id, m, 'failed', 'quarantined')

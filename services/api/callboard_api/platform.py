@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from callboard import cluster
+from callboard.cluster import Scales
 from callboard.errors import StoreUnavailable
+from callboard.inspector.scaling import Scalings
 from callboard.settings import Settings
 from callboard.storage.connection import AsyncConnection
 from callboard.storage.keys import Keys
@@ -29,6 +32,8 @@ class Platform:
         self.payloads = PayloadChecker()
         self.completions = Completions(connection)
         self.hub = Hub(self.store)
+        found = cluster.find(settings)
+        self._scales = Scales(found[1], settings.cluster_selector) if found else None
         self.limits, _ = limits_of(settings)
         #: Why this Redis must not be used, once that is known.
         self.unfit: str | None = None
@@ -49,6 +54,10 @@ class Platform:
             return False
         return True
 
+    async def scalings(self) -> Scalings:
+        """How the workers of each queue scale; nothing outside a cluster."""
+        return {} if self._scales is None else await self._scales.scalings()
+
     def stop_waiting(self) -> None:
         """End the streams and answer the long polls, so that a shutdown need not wait for them."""
         self.completions.stop()
@@ -59,6 +68,8 @@ class Platform:
         self.stop_waiting()
         await self.completions.close()
         await self.hub.close()
+        if self._scales is not None:
+            await self._scales.close()
         await self.connection.close()
 
 

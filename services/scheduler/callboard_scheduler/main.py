@@ -11,11 +11,13 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from callboard import clock
+from callboard import clock, cluster
 from callboard import logging as log_setup
 from callboard import settings as settings_module
 from callboard.broker import outbox
+from callboard.cluster import Coroner
 from callboard.errors import CallboardError, Invalid, InvalidSetting, StoreUnavailable
+from callboard.maintenance.fate import by_note
 from callboard.maintenance.loops import Loops
 from callboard.maintenance.policy import Policy
 from callboard.maintenance.rounds import Rounds
@@ -114,7 +116,14 @@ class Scheduler:
         holder = f"{socket.gethostname()}-{secrets.token_hex(3)}"
         limits, _ = limits_of(self.settings)
         deliver = outbox.delivering(self.settings)
-        self._loops = Loops(connection, holder, policy=Policy.of(self.settings), deliver=deliver)
+        found = cluster.find(self.settings)
+        self._loops = Loops(
+            connection,
+            holder,
+            policy=Policy.of(self.settings),
+            deliver=deliver,
+            fates=Coroner(found[1], found[0]) if found else by_note,
+        )
         keeper = Timekeeper(connection, holder, limits=limits)
         surveyor = Surveyor(connection, self._loops.rules, metrics)
         self._rounds = [Rounds("The timekeeper", keeper.tick), Rounds("The surveyor", surveyor.survey)]

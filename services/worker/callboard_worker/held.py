@@ -100,6 +100,10 @@ class Ledger:
 
     by_token: dict[str, Held] = field(default_factory=dict)
 
+    def running(self) -> list[Held]:
+        """What has been given to a slot and has not ended. From any thread."""
+        return [held for held in list(self.by_token.values()) if held.running]
+
     def find(self, local: str, token: str) -> Held | None:
         """The held task with this id and token."""
         held = self.by_token.get(token)

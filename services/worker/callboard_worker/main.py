@@ -35,6 +35,7 @@ from callboard.storage.connection import Connection
 from callboard.storage.keys import Keys
 from callboard.storage.operation import Operation
 from callboard_worker import hooks
+from callboard_worker.berth import Berth
 from callboard_worker.definition import Definition, contracts, definitions
 from callboard_worker.runner import Runner
 from callboard_worker.slots.limits import Limits
@@ -107,6 +108,7 @@ class Worker:
         self.known: dict[str, Definition] = definitions(broker)
         self.queues = self._resolve()
         self.connection: Connection = default.connection()
+        self.berth = Berth(settings, self.connection)
         self.runner = Runner(
             self.connection,
             broker,
@@ -180,6 +182,7 @@ class Worker:
                 return 0
             hooks.process_booted(self.broker)
             self.runner.start()
+            self.berth.moor(self.runner)
             logger.info(
                 "Worker %s serves %s with %d slots.",
                 self.runner.id,
@@ -187,8 +190,10 @@ class Worker:
                 self.runner.slots,
             )
             self._serve()
+            self.berth.cast_off()
             logger.info("Draining: %d tasks are held.", self.runner.dispatcher.busy)
             clean = self.runner.drain(self.settings.worker_drain_seconds)
+            self.berth.leave(clean)
             logger.info("Stopped; %s.", "nothing is held" if clean else "some tasks could not be given back")
             return 0 if clean else 1
         finally:
@@ -230,6 +235,7 @@ class Worker:
                 self._publish(published.refresh)
             except CallboardError as error:
                 logger.warning("The catalog was not refreshed: %s", error)
+            self.berth.note()
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._signals += 1

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
 
 from prometheus_client import Counter, Histogram
 
-import callboard
 from callboard import clock
 from callboard.broker import outbox, turn
 from callboard.broker.broker import CallboardBroker
@@ -23,9 +21,10 @@ from callboard.catalog.presence import Presence
 from callboard.catalog.resolution import ResolvedQueue
 from callboard.errors import CallboardError
 from callboard.maintenance.courier import Deliver
+from callboard.maintenance.fate import Fates, by_note
 from callboard.maintenance.loops import Loops
 from callboard.maintenance.policy import Policy
-from callboard.metrics import Metrics, SlotFigures
+from callboard.metrics import Metrics
 from callboard.metrics import metrics as process_metrics
 from callboard.storage.connection import Connection
 from callboard_worker.definition import Definition
@@ -36,7 +35,8 @@ from callboard_worker.messenger import Messenger
 from callboard_worker.notes import NoteWriter
 from callboard_worker.pump import Finished, Pump
 from callboard_worker.settlement import ending_of
-from callboard_worker.slots import body, kernel
+from callboard_worker.shown import shown
+from callboard_worker.slots import body
 from callboard_worker.slots.slot import Assignment, Host, Listener, Outcome, SlotGroup
 
 logger = logging.getLogger(__name__)
@@ -54,8 +54,12 @@ class Runner(Listener):
         definitions: what it knows how to run.
         slots: slots for processes and threads together.
         make_slots: makes a form's slots.
-        policy, deliver: for the maintenance that it shares.
+        policy, deliver, fates: for the maintenance that it shares.
+        host: where it runs; by default the machine's name.
     """
+
+    #: Why bodies are ended, or go back unstarted, once it drains.
+    stop_cause = "shutdown"
 
     def __init__(
         self,
@@ -68,13 +72,16 @@ class Runner(Listener):
         make_slots: MakeSlots,
         policy: Policy | None = None,
         deliver: Deliver = outbox.deliver,
+        fates: Fates = by_note,
+        host: str | None = None,
         metrics: Metrics = process_metrics,
     ) -> None:
         self.connection, self.broker, self.definitions = connection, broker, definitions
-        self.id = worker_id()
+        self.host = host or socket.gethostname()
+        self.id = worker_id(self.host)
         self.slots, self.metrics = slots, metrics
         self._queues = dict(queues)
-        self._since = clock.now_ms()
+        self.since = clock.now_ms()
         self._ledger = Ledger()
         self._ending_lock = threading.Lock()
         self._started = self._draining = False
@@ -106,6 +113,7 @@ class Runner(Listener):
             policy=policy or Policy(lease_seconds=shortest / 1000),
             queues=lambda: list(self._queues),
             deliver=deliver,
+            fates=fates,
         )
         self._ear = Ear(connection, self.id, list(queues), self.told_to_stop)
         self._waiters = {name: Waiter(connection, name, self.pump.wake) for name in queues}
@@ -171,7 +179,7 @@ class Runner(Listener):
                 self.pump.done(queue, Finished(taken, None))
         if self._draining:
             for held in ours:
-                self._release(held, "shutdown")
+                self._release(held, self.stop_cause)
             return
         for held in self.dispatcher.accept(queue, ours):
             self._end(held, turn.snooze(*held.claim[:2], cause="has to run alone", delay_ms=away_ms()))
@@ -245,7 +253,7 @@ class Runner(Listener):
 
     def _finish(self, held: Held, outcome: Outcome) -> None:
         try:
-            ending = ending_of(held, outcome, held.told.pending() if held.told else None)
+            ending = ending_of(held, outcome, held.told.pending() if held.told else None, self.stop_cause)
         except Exception as error:
             logger.exception("The outcome of %s cannot be encoded.", held.assignment.task_id)
             told = turn.failure(type(error).__name__, str(error), retryable=False)
@@ -328,7 +336,7 @@ class Runner(Listener):
         for waiter in self._waiters.values():
             waiter.stop()
         for held in self.dispatcher.drain():
-            self._release(held, "shutdown")
+            self._release(held, self.stop_cause)
         self.pump.look()
         self._until_idle(clock.monotonic() + seconds)
         # First the bodies end, then their tasks go back: nobody else may run one beside us.
@@ -336,7 +344,7 @@ class Runner(Listener):
             group.close(0)
         for held in list(self._ledger.by_token.values()):
             if not held.ended:
-                self._release(held, "shutdown")
+                self._release(held, self.stop_cause)
         flushed = self.pump.stop(timeout=max(5.0, min(seconds, 15.0)))
         self._ear.stop()
         self._notes.stop()
@@ -367,34 +375,20 @@ class Runner(Listener):
 
     def presence(self) -> Presence:
         """This worker as others see it."""
-        lanes = self.dispatcher.lanes
-        held = [held for held in list(self._ledger.by_token.values()) if held.running]
-        self.metrics.snapshots.show_slots(
-            SlotFigures(name, lane.busy, lane.queue.slots) for name, lane in lanes.items()
-        )
-        return Presence(
-            id=self.id,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=callboard.__version__,
-            since=self._since,
-            queues=tuple(self._queues),
+        return shown(
+            self.id,
+            self.host,
+            self.since,
+            self.dispatcher,
+            self._ledger,
             slots=sum(pool.capacity for pool in self._pools),
-            busy=self.dispatcher.busy,
-            tasks=tuple(
-                {
-                    "id": task.assignment.task_id,
-                    "name": task.assignment.name,
-                    "queue": task.queue,
-                    "attempt": task.assignment.attempt,
-                    "started_at": task.started_ms,
-                }
-                for task in held[:100]
-            ),
-            memory_bytes=kernel.resident_bytes(),
             draining=self._draining,
-            by_queue={name: (lane.busy, lane.queue.slots) for name, lane in lanes.items()},
+            metrics=self.metrics,
         )
+
+    def in_hand(self) -> list[int]:
+        """When each task that runs was started, ms since 1970."""
+        return [held.started_ms for held in self._ledger.running() if not held.ended]
 
     def _lease_ms(self, queue: str) -> int:
         return self._queues[queue].lease_ms

@@ -16,13 +16,18 @@ from callboard_worker.slots.slot import Outcome, TaskError
 _REASONS = {"timeout": "timeout", "memory": "memory", "crashed": "crashed"}
 
 
-def ending_of(held: Held, outcome: Outcome, notes: Notes | None) -> Ending | None:
-    """The operation that records `outcome`; None when nothing may be recorded (the lease is lost)."""
+def ending_of(
+    held: Held, outcome: Outcome, notes: Notes | None, stop_cause: str = "shutdown"
+) -> Ending | None:
+    """The operation that records `outcome`; None when nothing may be recorded (the lease is lost).
+
+    stop_cause: why this worker ends bodies that have not failed.
+    """
     local, token = held.claim.local, held.claim.token
     if held.asked == "lost":
         return None
     if outcome.kind == "lost":
-        return turn.release(local, token, cause="shutdown", notes=notes)
+        return turn.release(local, token, cause=stop_cause, notes=notes)
     if outcome.kind == "cancelled" or (held.asked in ("cancel", "terminate") and outcome.kind == "crashed"):
         reason = "terminated" if held.asked == "terminate" else "cancelled"
         return turn.cancelled(local, token, reason=reason, error=_error(outcome.error), notes=notes)

@@ -12,6 +12,7 @@ import pytest
 
 from callboard import clock
 from callboard.errors import StoreUnavailable
+from callboard.maintenance.fate import Fate
 from callboard.maintenance.loops import Loops
 from callboard.maintenance.policy import Policy
 from callboard.maintenance.rescuer import STEP, Rescued, Rescuer, read_expired, rescue
@@ -133,11 +134,11 @@ def test_a_cancelled_task_of_a_dead_worker_does_not_run_again(
 def test_a_lease_that_was_renewed_or_passed_on_is_left_alone(connection: Connection) -> None:
     tasks.run(connection, "q", lease_ms=1)
     [lease] = wait_until(lambda: connection.run(read_expired(connection.keys, "q")), description="expiry")
-    assert connection.run(rescue(connection.keys, "q", [lease], ["w1"])) == ["queued"]
+    assert connection.run(rescue(connection.keys, "q", [lease], {"w1": Fate()})) == ["queued"]
     tasks.turn(connection, "q", want=1, worker="w2", lease_ms=1)
     wait_until(lambda: connection.run(read_expired(connection.keys, "q")), description="expiry of w2's")
     # The same call again, resent after a lost reply: the token is another by now.
-    assert connection.run(rescue(connection.keys, "q", [lease], ["w1"])) == [""]
+    assert connection.run(rescue(connection.keys, "q", [lease], {"w1": Fate()})) == [""]
 
 
 def test_a_step_is_bounded_and_goes_on(rescuer: Rescuer, connection: Connection) -> None:

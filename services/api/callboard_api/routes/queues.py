@@ -24,7 +24,10 @@ async def queues(call: Call) -> ASGIApp:
     """GET /v1/queues"""
     snapshot = await call.platform.catalog.snapshot()
     operation = inspector.queues(
-        call.platform.keys, snapshot.objectives(), also=snapshot.catalog.queue_names()
+        call.platform.keys,
+        snapshot.objectives(),
+        also=snapshot.catalog.queue_names(),
+        scalings=await call.platform.scalings(),
     )
     views = await call.platform.run(operation)
     return Answer({"items": [view.to_json() for view in views], "next_cursor": None})
@@ -80,7 +83,13 @@ async def _view(call: Call) -> QueueView:
     except UnknownQueue as error:
         unknown = error
     objective = snapshot.objectives().get(name)
-    operation = inspector.queue(call.platform.keys, name, objective, known=unknown is None)
+    operation = inspector.queue(
+        call.platform.keys,
+        name,
+        objective,
+        known=unknown is None,
+        scalings=await call.platform.scalings(),
+    )
     view = await call.platform.run(operation)
     if view is None:
         raise Rejected("not-found", unknown.message if unknown else f"No queue is named {name!r}.")

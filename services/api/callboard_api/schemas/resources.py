@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from callboard.events.stream import TYPES
+from callboard.inspector.scaling import PRECEDENCE
 from callboard.records.state import State
 from callboard.submit import LONGEST_DELAY_MS
 from callboard_api.problems import KINDS
@@ -231,7 +232,19 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "slots": _object({"busy": COUNT, "total": COUNT}),
             "workers": COUNT,
             "demand_slots": COUNT,
-            "scaling": {},
+            "scaling": _described(
+                _or_null(
+                    _object(
+                        {
+                            "desired": COUNT,
+                            "ready": COUNT,
+                            "max": _or_null(COUNT),
+                            "limited_by": _or_null({"enum": list(PRECEDENCE)}),
+                        }
+                    )
+                ),
+                "Of its workers' pods, where the API runs in the same Kubernetes cluster.",
+            ),
         }
     ),
     "QueueList": _list(_ref("Queue"), next_cursor=_CURSOR),
