@@ -1,19 +1,19 @@
 {{- /* Names, labels and images. */ -}}
 
 {{- define "callboard.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 35 | trimSuffix "-" -}}
 {{- end -}}
 
-{{- /* 40: the longest that is made from it, NAME-worker-SET, stays below the 63 of a label. */ -}}
+{{- /* 35: the longest that is made from it, NAME-worker-SET, stays within the 63 of a label, SET being 20 at most. */ -}}
 {{- define "callboard.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 35 | trimSuffix "-" -}}
 {{- else -}}
 {{- $name := include "callboard.name" . -}}
 {{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 35 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 35 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -47,7 +47,7 @@ app.kubernetes.io/part-of: callboard
 {{- end }}
 {{- end -}}
 
-{{- /* (list $ NAME COMPONENT [SET|"" [ANNOTATIONS]]): the whole of an object's metadata. */ -}}
+{{- /* (list $ NAME COMPONENT [SET|"" [ANNOTATIONS [LABELS]]]): the whole of an object's metadata. */ -}}
 {{- define "callboard.metadata" -}}
 {{- $root := index . 0 -}}
 {{- $set := "" -}}{{- if gt (len .) 3 -}}{{- $set = index . 3 -}}{{- end -}}
@@ -63,6 +63,11 @@ labels:
   {{- include "callboard.labels" (list $root (index . 2) $set) | nindent 2 }}
   {{- else }}
   {{- include "callboard.labels" (list $root (index . 2)) | nindent 2 }}
+  {{- end }}
+  {{- if gt (len .) 5 }}
+  {{- with index . 5 }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
   {{- end }}
 {{- with $annotations }}
 annotations:

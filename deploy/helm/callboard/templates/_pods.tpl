@@ -43,6 +43,11 @@ it: {{ .Values.listen.address | quote }}
 {{- end -}}
 {{- end -}}
 
+{{- /* A pod's host name is cut off at 63 characters, its name is not. */ -}}
+{{- define "callboard.podName" -}}
+valueFrom: {fieldRef: {fieldPath: metadata.name}}
+{{- end -}}
+
 {{- define "callboard.volumes" -}}
 {{- $values := .Values -}}
 - name: tmp

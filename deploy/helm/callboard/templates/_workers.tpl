@@ -10,12 +10,27 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* A null of a set takes a default away. Helm itself does so only for keys that values.yaml has. */ -}}
+{{- define "callboard.withoutNulls" -}}
+{{- $map := . -}}
+{{- range $key, $value := $map -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := unset $map $key -}}
+{{- else if kindIs "map" $value -}}
+{{- include "callboard.withoutNulls" $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* The worker sets that are on, merged over the defaults: {NAME: SET} as YAML. */ -}}
 {{- define "callboard.workerSets" -}}
 {{- $sets := dict -}}
 {{- range $name, $own := .Values.workers -}}
 {{- $set := deepCopy $.Values.workerDefaults -}}
 {{- include "callboard.mergeInto" (list $set (deepCopy ($own | default dict))) -}}
+{{- range list "resources" "env" "nodeSelector" "annotations" "podAnnotations" "podLabels" "strategy" -}}
+{{- include "callboard.withoutNulls" (get $set .) -}}
+{{- end -}}
 {{- if $set.enabled -}}
 {{- include "callboard.checkWorkerSet" (list $ $name $set) -}}
 {{- $_ := set $sets $name $set -}}
