@@ -7,6 +7,8 @@ WORKERS ?= 2
 ARGS ?=
 
 export PYTHON
+# Where it is set, each of the processes that tests and demo start compiles all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 .DEFAULT_GOAL := help

@@ -44,7 +44,8 @@ fi
 # uv brings its own certificates and knows nothing of pip's configuration. Behind a company's proxy or
 # mirror the system's certificates, then pip itself, still work.
 uv="env VIRTUAL_ENV=$PWD/.venv .venv/bin/uv"
-sync() { $uv pip sync --quiet --require-hashes "$@" requirements/dev.txt; }
+# Bytecode is written here, once: every process of the tests and of the demo reads it.
+sync() { $uv pip sync --quiet --require-hashes --compile-bytecode "$@" requirements/dev.txt; }
 if log=$(sync 2>&1) || log=$(sync --system-certs 2>&1); then
     :
 else

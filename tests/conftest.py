@@ -19,6 +19,11 @@ if _kind := os.environ.get("CALLBOARD_TEST_SERVER"):
 for _name in [name for name in os.environ if name.startswith("CALLBOARD_")]:
     del os.environ[_name]
 
+# The tests start hundreds of interpreters. Without bytecode on disk each would spend most of its start on
+# compiling Callboard and what it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Folders whose tests are all long ones.
 PROOFS = ("chaos", "cluster")
 
