@@ -114,6 +114,7 @@ def _names() -> list[str]:
         "examples/**/*.md",
         "services/*/README.md",
         "bench/*.md",
+        "k8s/*.md",
         "callboard_apps/*/README.md",
     ):
         paths += sorted(ROOT.glob(pattern))

@@ -14,7 +14,7 @@ from tests.docs.page import NAMES, PAGES, ROOT
 
 TOPS = (
     "callboard", "callboard_apps", "services", "tests", "docs", "examples", "scripts", "requirements",
-    "bench", "deploy", ".ci",
+    "bench", "deploy", "k8s", ".ci",
 )  # fmt: skip
 PATH = re.compile(rf"(?:{'|'.join(map(re.escape, TOPS))})/[\w./*<>-]*")
 FILE = re.compile(r"[A-Za-z][\w-]*\.(?:md|toml|txt)|Makefile")
