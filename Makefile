@@ -71,6 +71,10 @@ lock: setup ## write requirements/*.txt from pyproject.toml (ARGS=--upgrade: new
 dashboards: setup ## write the dashboards, and the chart's copies of them and of the alerts
 	$(BIN)/python -m deploy.grafana
 
+.PHONY: k8s
+k8s: setup ## write k8s/ from the chart (needs Helm, on the PATH or in CLUSTER_TOOLS)
+	$(BIN)/python scripts/k8s/render.py
+
 .PHONY: verify
 verify: setup ## what is generated equals its source (locks, dashboards)
 	scripts/lock.sh --check
