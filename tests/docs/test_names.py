@@ -26,7 +26,7 @@ NO_MODULES = {
     "callboard.ping",
     "callboard.probe",
 }
-TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields}
 SECRETS = {
     PREFIX + name.upper() + "_FILE"
@@ -53,7 +53,7 @@ def test_paths_exist(page: str) -> None:
 @pytest.mark.parametrize("page", NAMES)
 def test_make_targets_exist(page: str) -> None:
     code = "\n".join([*PAGES[page].words, *(block.text for block in PAGES[page].blocks)])
-    named = set(re.findall(r"(?:^|&& )make ([a-z][a-z-]*)", code, re.MULTILINE))
+    named = set(re.findall(r"(?:^|&& )make ([a-z][a-z0-9-]*)", code, re.MULTILINE))
     assert named - TARGETS == set()
 
 
