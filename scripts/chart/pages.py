@@ -1,10 +1,10 @@
-"""Write the chart's values.schema.json and the table in its README from values.yaml: one source for all three.
+"""Write the chart's values.schema.json and its README's table from values.yaml: one source for all three.
 
     .venv/bin/python scripts/chart/pages.py            write them
     .venv/bin/python scripts/chart/pages.py --check    fail if they differ
 
-A comment above a key is its description. A line `# @schema {…}` in it is JSON Schema over what the default says by
-itself: a map is an object of just these keys, a list an array, a scalar its type.
+A comment above a key is its description. A line `# @schema {…}` in it is JSON Schema over what the default
+says by itself: a map is an object of just these keys, a list an array, a scalar its type.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ DEFINITIONS: dict[str, Any] = {
     "port": {"type": "integer", "minimum": 1, "maximum": 65535},
     "probes": {
         "type": "object",
-        "properties": {name: _PROBE for name in ("startup", "readiness", "liveness")},
+        "properties": dict.fromkeys(("startup", "readiness", "liveness"), _PROBE),
         "additionalProperties": False,
     },
     "quantity": {"type": ["string", "integer"], "pattern": "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"},
