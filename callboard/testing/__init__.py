@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from callboard import stdio
 from callboard.context import TaskLogHandler
-from callboard.handle import TaskHandle
+from callboard.handle import TaskHandle, found_by
 from callboard.submit import Submission, encode_payload
 from callboard.task import intercepted
 from callboard.testing.local import LocalHandle, accepted
@@ -41,7 +42,10 @@ _active: list[Submits] = []
 
 @contextmanager
 def recording() -> Iterator[Submits]:
-    """Submits are validated and recorded, and nothing runs: handles stay queued."""
+    """Submits are validated and recorded, and nothing runs: handles stay queued.
+
+    `callboard.handle` finds them by their ids, here and in `eager`.
+    """
     with _intercepting(_Recorder()) as submits:
         yield submits
 
@@ -51,19 +55,21 @@ def eager() -> Iterator[Submits]:
     """Submits run at once, before `.submit()` returns: retries without their waits, delays ignored.
 
     The body gets what a worker would give it: a payload that went through JSON, `current()`, `progress`,
-    its contract's retries. A result that is no JSON fails the task. Limits, memory and expiry are a
-    worker's business and do not apply. The handle has the outcome; `.submit()` itself never raises what
-    the body raised.
+    its contract's retries; what it logs and prints is its log (and printed all the same). A result that is no
+    JSON fails the task. Limits, memory and expiry are a worker's business and do not apply. The handle has
+    the outcome; `.submit()` itself never raises what the body raised.
     """
     handler = TaskLogHandler(logging.DEBUG)
     root, ours = logging.getLogger(), logging.getLogger("callboard.task")
     level = ours.level
     root.addHandler(handler)
+    stdio.capture()
     ours.setLevel(logging.DEBUG)
     try:
         with _intercepting(_Eager()) as submits:
             yield submits
     finally:
+        stdio.release()
         root.removeHandler(handler)
         ours.setLevel(level)
 
@@ -93,11 +99,15 @@ def _now() -> Submits:
     return _active[-1]
 
 
+def _find(task_id: str) -> LocalHandle | None:
+    return next((item.handle for submits in _active for item in submits if item.handle.id == task_id), None)
+
+
 @contextmanager
 def _intercepting(interceptor: _Recorder) -> Iterator[Submits]:
     _active.append(interceptor.submits)
     try:
-        with intercepted(interceptor):
+        with intercepted(interceptor), found_by(_find):
             yield interceptor.submits
     finally:
         _active.remove(interceptor.submits)

@@ -16,6 +16,7 @@ from callboard import clock
 from callboard.context import Cancelled, CurrentTask, Discard, Retry, SoftLimitExceeded, enter
 from callboard.records import Attempt, State
 from callboard.records.log import LogLine
+from callboard.stdio import printing
 from callboard.submit import Submission
 from callboard.task import Task
 from callboard.testing.local import LocalHandle
@@ -57,7 +58,7 @@ class Run:
             payload=record.payload,
         )
         try:
-            with enter(current, self):
+            with enter(current, self), printing(self, echo=True):
                 yield
         except Cancelled:
             self._end(State.CANCELLED, "cancelled", started, "cancelled", None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,18 @@ import pytest
 from pydantic import BaseModel
 
 import callboard
-from callboard import Contract, Discard, Retry, TaskFailed, WaitTimeout, current, progress, task
+from callboard import (
+    Contract,
+    Discard,
+    Retry,
+    TaskFailed,
+    TaskHandle,
+    WaitTimeout,
+    current,
+    progress,
+    stdio,
+    task,
+)
 from callboard.context import Cancelled, SoftLimitExceeded
 from callboard.errors import IllegalTransition, InvalidPayload
 from callboard.records import State
@@ -297,6 +309,52 @@ def test_outside_of_a_mode_there_is_nothing_to_assert() -> None:
         pass
     with pytest.raises(RuntimeError):
         assert_not_submitted(build)
+
+
+@pytest.mark.parametrize("mode", [eager, recording])
+async def test_a_handle_by_its_id_is_the_submitted_one(mode: Any) -> None:
+    @task
+    def name() -> str:
+        return current().id
+
+    with mode():
+        first = name.submit()
+        with mode():
+            second = await name.asubmit()
+            assert callboard.handle(first.id) is first
+            assert callboard.handle(second.id).state is second.state
+            if mode is eager:
+                assert callboard.handle(second.id).result() == second.id
+        # An inner mode's tasks are forgotten with it.
+        assert callboard.handle(second.id) is not second
+    assert type(callboard.handle(first.id)) is TaskHandle
+
+
+def test_what_a_body_prints_is_its_log_and_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    @task
+    def inner() -> None:
+        print("inner", end="")
+
+    @task
+    def outer() -> str:
+        print("first\nsecond")
+        print("trouble", file=sys.stderr)
+        handle = inner.submit()
+        print("unfinished", end="")
+        return handle.id
+
+    with eager():
+        print("before")
+        handle = outer.submit()
+        assert [(line.level, line.message) for line in handle.logs()] == [
+            ("info", "first"),
+            ("info", "second"),
+            ("warning", "trouble"),
+            ("info", "unfinished"),
+        ]
+        assert [line.message for line in callboard.handle(handle.result()).logs()] == ["inner"]
+    assert capsys.readouterr() == ("before\nfirst\nsecond\ninnerunfinished", "trouble\n")
+    assert not isinstance(sys.stdout, stdio.TaskStream)
 
 
 def test_what_has_ended_cannot_be_cancelled() -> None:

@@ -22,6 +22,7 @@ from dramatiq.middleware import CurrentMessage, Interrupt, TimeLimitExceeded
 from callboard import clock
 from callboard.context import Cancelled, CurrentTask, Discard, Retry, SoftLimitExceeded, enter
 from callboard.errors import InvalidPayload, UnknownTask
+from callboard.stdio import printing
 from callboard.task import registered
 from callboard_worker.slots.limits import KIND_OF_STOP
 from callboard_worker.slots.lines import clip, clip_start
@@ -35,7 +36,6 @@ from callboard_worker.slots.slot import (
     TaskError,
     Why,
 )
-from callboard_worker.slots.stdio import printing
 
 # Whose frames stand above the body's first one: these functions of ours, and Dramatiq's call of the actor.
 _OUR_FOLDER = str(Path(__file__).parent)

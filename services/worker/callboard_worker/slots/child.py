@@ -20,10 +20,11 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
 
+from callboard import stdio
 from callboard.catalog import loading
 from callboard.context import TaskLogHandler, child_start_hooks, current_or_none
 from callboard.errors import CallboardError
-from callboard_worker.slots import birth, body, frame, inprocess, kernel, remote, stdio
+from callboard_worker.slots import birth, body, frame, inprocess, kernel, remote
 from callboard_worker.slots.lines import LogBudget
 from callboard_worker.slots.slot import Assignment, Why
 

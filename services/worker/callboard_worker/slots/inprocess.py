@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 
+from callboard import stdio
 from callboard.catalog.loading import users_traceback
 from callboard.context import TaskLogHandler, child_start_hooks, child_stop_hooks
 from callboard.errors import CallboardError
-from callboard_worker.slots import stdio
 
 logger = logging.getLogger(__name__)
 

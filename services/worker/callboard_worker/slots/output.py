@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from callboard.stdio import LEVELS
 from callboard_worker.slots.lines import LineSplitter
 from callboard_worker.slots.poller import Poller
-from callboard_worker.slots.stdio import LEVELS
 
 _READ_BYTES = 64 * 1024
 # A grandchild may write for ever: one visit must end all the same.

@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 
 import pytest
 
-from callboard_worker.slots import stdio
+from callboard import stdio
 
 
 class Log:

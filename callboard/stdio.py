@@ -8,25 +8,26 @@ import threading
 from contextvars import ContextVar
 from typing import Any, TextIO, cast
 
-from callboard_worker.slots.slot import LINE_LIMIT_BYTES
-
+#: A line that does not end is cut after so many characters.
+_LONGEST_BEGUN = 8 * 1024
 LEVELS = {"stdout": "info", "stderr": "warning"}
 
 
 class Printer:
-    """The unfinished lines of one body, and where finished ones go."""
+    """The unfinished lines of one body, and where finished ones go. `echo`: they are printed as well."""
 
-    __slots__ = ("_partial", "_sink")
+    __slots__ = ("_partial", "_sink", "echo")
 
-    def __init__(self, sink: Any) -> None:
+    def __init__(self, sink: Any, echo: bool = False) -> None:
         self._sink = sink
+        self.echo = echo
         self._partial: dict[str, str] = {}
 
     def write(self, level: str, text: str) -> None:
         if not text.endswith("\n") or level in self._partial:
             text = self._partial.pop(level, "") + text
             *complete, rest = text.split("\n")
-            if len(rest) > LINE_LIMIT_BYTES:
+            if len(rest) > _LONGEST_BEGUN:
                 complete.append(rest)
             elif rest:
                 self._partial[level] = rest
@@ -48,13 +49,16 @@ _printer: ContextVar[Printer | None] = ContextVar("callboard_printer", default=N
 
 
 class printing:
-    """Give what this thread or coroutine prints to `sink.log`, while the streams are captured."""
+    """Give what this thread or coroutine prints to `sink.log`, while the streams are captured.
+
+    `echo`: and print it too.
+    """
 
     # A class, because a generator costs three times as much and this is entered for every task.
     __slots__ = ("_printer", "_token")
 
-    def __init__(self, sink: Any) -> None:
-        self._printer = Printer(sink)
+    def __init__(self, sink: Any, *, echo: bool = False) -> None:
+        self._printer = Printer(sink, echo)
 
     def __enter__(self) -> None:
         self._token = _printer.set(self._printer)
@@ -81,6 +85,8 @@ class TaskStream(io.TextIOBase):
         if printer is None:
             return self.original.write(text)
         printer.write(self._level, text)
+        if printer.echo:
+            self.original.write(text)
         return len(text)
 
     def flush(self) -> None:
