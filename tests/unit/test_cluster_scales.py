@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -31,8 +31,10 @@ def workers(**fields: object) -> Deployment:
     return Deployment(**given)  # type: ignore[arg-type]
 
 
-def scaler(most: int = 5, *, keda: bool = False, **conditions: tuple[bool, str]) -> Autoscaler:
-    return Autoscaler("h", "w-mail", most, keda, conditions)
+def scaler(*conditions: Mapping[str, tuple[bool, str]], most: int = 5, keda: bool = False) -> Autoscaler:
+    return Autoscaler(
+        "h", "w-mail", most, keda, {name: one for each in conditions for name, one in each.items()}
+    )
 
 
 def waiting(reason: str = "", *, unschedulable: str = "", deleted: bool = False) -> Pod:
@@ -56,15 +58,15 @@ OFF = {"ScalingActive": (False, "ScalingDisabled")}
     [
         (workers(), scaler(), [], None),
         (workers(), None, [], "manual"),
-        (workers(), scaler(**LIMITED), [], "max"),
-        (workers(), scaler(ScalingLimited=(True, "ScaleUpLimit")), [], None),
-        (workers(), scaler(ScalingLimited=(True, "TooFewReplicas")), [], None),
-        (workers(), scaler(**BLIND, **LIMITED), [], "metric"),
-        (workers(), scaler(AbleToScale=(False, "FailedGetScale")), [], "metric"),
-        (workers(replicas=0, ready=0), scaler(**OFF), [], "paused"),
-        (workers(replicas=0, ready=0), scaler(keda=True, **OFF), [], None),
-        (workers(paused=True), scaler(**LIMITED), [], "paused"),
-        (workers(failure='pods "x" is forbidden: exceeded quota: pods'), scaler(**LIMITED), [], "quota"),
+        (workers(), scaler(LIMITED), [], "max"),
+        (workers(), scaler({"ScalingLimited": (True, "ScaleUpLimit")}), [], None),
+        (workers(), scaler({"ScalingLimited": (True, "TooFewReplicas")}), [], None),
+        (workers(), scaler(BLIND, LIMITED), [], "metric"),
+        (workers(), scaler({"AbleToScale": (False, "FailedGetScale")}), [], "metric"),
+        (workers(replicas=0, ready=0), scaler(OFF), [], "paused"),
+        (workers(replicas=0, ready=0), scaler(OFF, keda=True), [], None),
+        (workers(paused=True), scaler(LIMITED), [], "paused"),
+        (workers(failure='pods "x" is forbidden: exceeded quota: pods'), scaler(LIMITED), [], "quota"),
         (workers(failure="violates PodSecurity"), scaler(), [], "refused"),
         (workers(ready=1), scaler(), [waiting(unschedulable="no node")], "unschedulable"),
         (workers(ready=1), scaler(), [waiting("ImagePullBackOff")], "image"),
@@ -87,7 +89,7 @@ def test_what_limits(
 
 def test_a_queue_that_several_deployments_serve() -> None:
     """One that may still grow means that the queue may."""
-    hers = scaler(4, **LIMITED)
+    hers = scaler(LIMITED, most=4)
     his = Autoscaler("i", "w-more", 6, conditions={})
     more = workers(name="w-more", queues=("mail", "reports"), replicas=3, ready=1)
     found = weigh([workers(), more], [hers, his])
