@@ -15,7 +15,7 @@ PYTEST := $(BIN)/pytest
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## make .venv from the locks (quick when it is up to date)
@@ -35,7 +35,19 @@ test-redis: setup ## the integration tests once more, on the redis-server of thi
 
 .PHONY: proof
 proof: setup ## the long tests: chaos, cluster, sentinel (< 20 minutes)
-	$(PYTEST) -m proof $(ARGS)
+	$(PYTEST) -m proof --ignore=tests/cluster $(ARGS)
+
+.PHONY: chart
+chart: setup ## the Helm chart and k8s/, rendered and checked (needs the cluster tools)
+	$(PYTEST) tests/cluster/chart tests/cluster/gitops $(ARGS)
+
+.PHONY: proof-cluster
+proof-cluster: setup ## the chart on a real control plane of this machine, as root (< 25 minutes)
+	$(PYTEST) tests/cluster/test_*.py $(ARGS)
+
+.PHONY: cluster-tools
+cluster-tools: ## build what proof-cluster runs, from source (Go 1.26, an hour, goes on where it was)
+	tests/cluster/tools/build.sh .cache/cluster-tools
 
 .PHONY: bench
 bench: setup ## measure against Dramatiq and Huey; the table goes to bench/README.md

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs by apt what the tests use and a machine may lack: Redis and Prometheus (with promtool) as Debian
-# ships them, libfaketime, curl.
+# ships them, libfaketime, curl, and what the cluster of tests/cluster asks of the machine: openssl, ip, nsenter.
 # Touches nothing when all of it is there. Needs Debian or Ubuntu, as root or with sudo.
 set -eu
 
@@ -10,6 +10,9 @@ command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
     || missing="$missing libfaketime"
 command -v curl >/dev/null 2>&1 || missing="$missing curl"
 { command -v promtool && command -v prometheus; } >/dev/null 2>&1 || missing="$missing prometheus"
+command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
+command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
+command -v nsenter >/dev/null 2>&1 || missing="$missing util-linux"
 [ -n "$missing" ] || exit 0
 
 command -v apt-get >/dev/null 2>&1 || {
