@@ -23,7 +23,9 @@ def plain(item: Object) -> Object:
 @pytest.mark.parametrize("name", FILES)
 def test_helm_3_and_4_render_the_same(helm: Helm, helm3: Helm, name: str) -> None:
     four = {(item["kind"], item["metadata"]["name"]): plain(item) for item in helm.render(None, name).objects}
-    three = {(item["kind"], item["metadata"]["name"]): plain(item) for item in helm3.render(None, name).objects}
+    three = {
+        (item["kind"], item["metadata"]["name"]): plain(item) for item in helm3.render(None, name).objects
+    }
     assert three == four
 
 
