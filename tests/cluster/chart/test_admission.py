@@ -74,7 +74,7 @@ def test_every_pod_is_admitted(
 def test_a_misspelt_field_and_a_careless_pod_are_refused(
     cluster: Cluster, namespace: str, tmp_path: Path
 ) -> None:
-    pod = {
+    pod: Object = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "careless", "namespace": namespace},
