@@ -252,21 +252,23 @@ def _pack(s: Submission) -> tuple[str, bytes]:
         if home != s.queue:
             raise Invalid(f"Task id {task_id!r} names another queue than {s.queue!r}.")
     reason = "delayed" if s.delay_ms > 0 or s.due_at_ms > 0 else ""
+    fairness_key = s.fairness_key or s.owner
+    most = -1 if s.max_attempts is None else s.max_attempts
     packed: bytes = msgpack.packb(
         [
             local,
             body.pack(),
             s.name,
             s.owner,
-            s.fairness_key or s.owner,
+            fairness_key,
             s.weight,
             s.priority,
             s.delay_ms,
             s.due_at_ms,
             s.expires_in_ms,
-            -1 if s.max_attempts is None else s.max_attempts,
             s.nonce,
             reason,
+            *layout.sides(fairness_key, s.weight, s.name, s.owner, most, s.nonce),
         ],
         use_bin_type=False,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import redis
 
@@ -12,6 +12,7 @@ from callboard.storage import replication
 from callboard.storage.address import SOCKET_TIMEOUT_SECONDS, Address, AsyncClient, Client
 from callboard.storage.faults import translate
 from callboard.storage.keys import Keys
+from callboard.storage.lines import Lines
 from callboard.storage.operation import Command, Confirmed, Everywhere, NodeOf, Operation, Request, ScriptCall
 
 T = TypeVar("T")
@@ -86,6 +87,9 @@ class Connection(_Base):
             self.client: Client = client or self.address.client()
         except _FAULTS as error:  # a cluster client connects when it is made
             raise translate(error) from error
+        # A client that was given is shared: lines would stay taken when this connection is gone.
+        alone = client is None and isinstance(self.client, redis.Redis)
+        self._lines = Lines(cast("redis.Redis", self.client)) if alone else None
 
     def run(self, operation: Operation[T]) -> T:
         """Drive `operation` to its result.
@@ -111,6 +115,8 @@ class Connection(_Base):
                 share = self._share(request.prefix) if request.script.flags else 0.0
                 words = self._words(request, share)
                 try:
+                    if self._lines is not None:
+                        return self._lines.call(("EVALSHA", *words))
                     return client.execute_command("EVALSHA", *words)
                 except redis.exceptions.NoScriptError:
                     return client.execute_command("EVAL", request.script.source, *words[1:])
@@ -164,6 +170,8 @@ class Connection(_Base):
     def _forget_primary(self) -> None:
         # A name that a failover moved: connections to the old primary would answer READONLY for ever.
         if isinstance(self.client, redis.Redis):
+            if self._lines is not None:
+                self._lines.hang_up()
             self.client.connection_pool.disconnect(inuse_connections=False)
 
     def blocking(self, longest_seconds: float | None = None) -> Client:
@@ -180,6 +188,8 @@ class Connection(_Base):
 
     def close(self) -> None:
         """Close every connection; calls after that connect anew."""
+        if self._lines is not None:
+            self._lines.hang_up()
         self.client.close()
 
 

@@ -14,6 +14,9 @@ from functools import cache
 from importlib.resources import files
 
 _USES = re.compile(r"^-- uses: ([a-z_, ]+)$")
+_FUNCTION = re.compile(
+    r"^local function (\w+)\((?:.*\bend(?: --.*)?\n|.*\n(?:[ \t].*\n|\n)*end\n)", re.MULTILINE
+)
 _INLINE = re.compile(r"^local ([A-Z_, ]+) = ([\d, ]+) -- inline.*$", re.MULTILINE)
 _FRAGMENTS = "callboard.broker"
 
@@ -52,9 +55,26 @@ def join(package: str, name: str, replacing: Mapping[str, str] | None = None) ->
     for fragment in fragments:
         swapped = (replacing or {}).get(fragment)
         parts.append(_text(_FRAGMENTS, fragment) if swapped is None else swapped)
-    source = _inline("\n".join([*parts, text]))
+    source = _inline(shaken("\n".join([*parts, text])))
     sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
     return Script(name, source, sha, flags="event" in fragments)
+
+
+def shaken(source: str) -> str:
+    """Without the top-level functions that nothing calls, and those that only they called.
+
+    Each call of a script makes all of its closures anew, and many of a fragment's are of no use to it.
+    """
+    while True:
+        unused = [
+            found
+            for found in _FUNCTION.finditer(source)
+            if len(re.findall(rf"\b{found.group(1)}\b", source)) == 1
+        ]
+        if not unused:
+            return source
+        for found in reversed(unused):
+            source = source[: found.start()] + source[found.end() :]
 
 
 def _inline(source: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from callboard.storage import keys as keys_module
 from callboard.storage.connection import AsyncConnection, Connection
 from callboard.storage.keys import QueueKeys
 from callboard.storage.operation import ScriptCall
-from callboard.storage.scripts import join, script
+from callboard.storage.scripts import join, script, shaken
+from tests.support.scripted_queue import START_MS, NewTask, ScriptedQueue
 
 ROOT = Path(keys_module.__file__).parents[1]
 FILES = sorted(ROOT.rglob("lua/*.lua"))
@@ -236,3 +238,31 @@ async def test_a_script_is_loaded_again_from_an_event_loop_too(redis_url: str, n
     await connection.client.script_flush()
     assert await connection.execute(pause) == 0
     await connection.close()
+
+
+def test_functions_that_nothing_calls_are_left_out() -> None:
+    source = (
+        "local function one(a) return a end\n"
+        "local function two(a)\n  if a then return one(a) end\n\n  return a\nend\n"
+        "local function kept(a)\n  return a -- not two at all\nend\n"
+        "return kept(1)\n"
+    )
+    assert shaken(source) == (
+        "local function one(a) return a end\n"
+        "local function two(a)\n  if a then return one(a) end\n\n  return a\nend\n"
+        "local function kept(a)\n  return a -- not two at all\nend\n"
+        "return kept(1)\n"
+    ), "a name in a comment counts as a use: too much is kept rather than too little"
+    without_comment = source.replace(" -- not two at all", "")
+    assert shaken(without_comment) == "local function kept(a)\n  return a\nend\nreturn kept(1)\n"
+
+
+def test_a_new_record_has_the_fields_that_the_script_leaves_to_python(redis_url: str, namespace: str) -> None:
+    with closing(Connection(redis_url, namespace=namespace)) as connection:
+        queue = ScriptedQueue(connection)
+        queue.submit(NewTask("t1", name="n", owner="o", key="k", weight=0.5, max_attempts=7, nonce="x1"))
+        stored = queue.look().records["t1"].mutable
+    assert len(stored) == len(layout.Mutable._fields)
+    told = (stored.name, stored.owner, stored.fairness_key, stored.weight, stored.max_attempts, stored.nonce)
+    assert told == (b"n", b"o", b"k", 0.5, 7, b"x1")
+    assert (stored.state, stored.wait, stored.created, stored.queued) == (b"queued", -1, START_MS, START_MS)

@@ -18,7 +18,7 @@ if TERMINAL[state] then return { 'conflict', state } end
 if state == 'running' then
   local lease = call('ZSCORE', RUNNING, id)
   call('ZREM', RUNNING, id)
-  call('ZADD', RUNNING, lease or integer(now), id)
+  call('ZADD', RUNNING, lease or NOW, id)
   if m[CANCEL] == 0 then m[CANCEL] = now end
   if ARGV[3] == '1' then m[TERMINATE] = 1 end
   write(id, m)

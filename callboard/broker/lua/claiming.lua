@@ -2,7 +2,7 @@
 
 -- Due tasks: pending -> queued, at most `limit`. Returns how many moved.
 local function promote(limit)
-  local due = call('ZRANGEBYSCORE', PENDING, '-inf', integer(now), 'LIMIT', 0, limit)
+  local due = call('ZRANGEBYSCORE', PENDING, '-inf', NOW, 'LIMIT', 0, limit)
   for _, id in ipairs(due) do
     call('ZREM', PENDING, id)
     local m = read(id)
@@ -58,11 +58,11 @@ local function claim(worker, nonce, want, lease_ms)
     end
     if outdated(nonce, words[1]) then return claimed, 0 end
   end
-  if call('HGET', META, 'paused') then return claimed, 0 end
+  if head[2] then return claimed, 0 end
   local ids = call('ZRANGE', QUEUED, 0, want - 1)
   if #ids == 0 then return claimed, 0 end
   local raws, seen, fetched = nil, 0, 0
-  local bytes, moved, taken, leases = 0, 0, {}, {}
+  local bytes, moved, taken, leases, stored = 0, 0, {}, {}, {}
   local memo = { nonce }
   for index, id in ipairs(ids) do
     if index > fetched then
@@ -104,7 +104,7 @@ local function claim(worker, nonce, want, lease_ms)
       m[PROGRESS_SEQ], m[LOG_SEQ] = 0, 0
       m[TOKEN] = integer(m[ATTEMPT]) .. '.' .. nonce .. '-' .. (#taken + 1)
       local packed = RECORD_VERSION .. cmsgpack.pack(m)
-      call('SET', P .. 'm:' .. id, packed)
+      stored[#stored + 1], stored[#stored + 2] = P .. 'm:' .. id, packed
       event('t', id, m)
       taken[#taken + 1], memo[#memo + 1] = id, id
       leases[#leases + 1] = integer(now + lease_ms)
@@ -113,6 +113,7 @@ local function claim(worker, nonce, want, lease_ms)
     end
   end
   if #taken > 0 then
+    call('MSET', unpack(stored))
     call('ZREM', QUEUED, unpack(taken))
     call('ZREM', AGE, unpack(taken))
     call('ZADD', RUNNING, unpack(leases))

@@ -4,23 +4,23 @@
 -- Into a terminal state's set, for retention by finish time.
 local function finish(id, m, state, reason)
   m[STATE], m[REASON], m[FINISHED] = state, reason, now
-  call('ZADD', P .. state, now, id)
+  call('ZADD', P .. state, NOW, id)
 end
 
 -- Ready to run, with a new fair tag.
 local function enter_queued(id, m)
   fair_enter(m)
   m[STATE], m[REASON], m[QUEUED_AT] = 'queued', '', now
-  call('ZADD', QUEUED, m[SCORE], id)
-  call('ZADD', AGE, now, id)
+  call('ZADD', QUEUED, integer(m[SCORE]), id)
+  call('ZADD', AGE, NOW, id)
 end
 
 -- Ready to run again with the score that it had.
 local function return_queued(id, m)
   fair_return(m)
   m[STATE], m[REASON], m[QUEUED_AT] = 'queued', '', now
-  call('ZADD', QUEUED, m[SCORE], id)
-  call('ZADD', AGE, now, id)
+  call('ZADD', QUEUED, integer(m[SCORE]), id)
+  call('ZADD', AGE, NOW, id)
 end
 
 -- A record that cannot be decoded fails with the cause, instead of meeting every claim for ever. What could

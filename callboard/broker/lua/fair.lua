@@ -4,11 +4,14 @@
 -- `fair:PRIORITY`. All of it is cached for the script's run and written once by fair_flush().
 local K = 562949953421312 -- inline: 2^49: nine priorities above any tag stay exact in a double
 local fair_v, fair_s, fair_keys = {}, {}, {}
+-- As they stand in `meta`; and whether the priority's last change was an entry: then it is not empty.
+local fair_was, fair_filled = {}, {}
 
 local function fair_load(p)
   if not fair_v[p] then
-    local got = call('HMGET', META, 'v' .. p, 's' .. p)
+    local got = p == 5 and { head[3], head[4] } or call('HMGET', META, 'v' .. p, 's' .. p)
     fair_v[p], fair_s[p], fair_keys[p] = tonumber(got[1] or 0), tonumber(got[2] or 0), {}
+    fair_was[p] = { fair_v[p], fair_s[p] }
   end
   return fair_keys[p]
 end
@@ -41,6 +44,7 @@ local function fair_enter(m)
   local tag = math.max(fair_v[p], entry[1])
   entry[1], entry[3] = tag + fair_step(m), entry[3] + 1
   m[SCORE] = p * K + tag
+  fair_filled[p] = true
 end
 
 -- Released and rescued tasks keep their score: being interrupted must not cost the turn.
@@ -49,9 +53,11 @@ local function fair_return(m)
   local entry = fair_key(p, m[FAIR])
   entry[1] = math.max(entry[1], m[SCORE] - p * K + fair_step(m))
   entry[3] = entry[3] + 1
+  fair_filled[p] = true
 end
 
 local function fair_exit(p, entry)
+  fair_filled[p] = false
   entry[3] = math.max(0, entry[3] - 1)
   if entry[3] == 0 then entry[1] = entry[2] end
 end
@@ -76,7 +82,7 @@ end
 local function fair_flush()
   for p, keys in pairs(fair_keys) do
     local hash = P .. 'fair:' .. p
-    if call('ZCOUNT', QUEUED, integer(p * K), '(' .. integer((p + 1) * K)) == 0 then
+    if not fair_filled[p] and call('ZCOUNT', QUEUED, integer(p * K), '(' .. integer((p + 1) * K)) == 0 then
       fair_v[p] = math.max(fair_v[p], fair_s[p])
       call('UNLINK', hash)
     else
@@ -84,10 +90,14 @@ local function fair_flush()
         if entry[3] == 0 and entry[2] <= fair_v[p] then
           call('HDEL', hash, key)
         else
-          call('HSET', hash, key, string.format('%.0f %.0f %.0f', entry[1], entry[2], entry[3]))
+          call('HSET', hash, key, string.format('%d %d %d', entry[1], entry[2], entry[3]))
         end
       end
     end
-    call('HSET', META, 'v' .. p, integer(fair_v[p]), 's' .. p, integer(fair_s[p]))
+    local v, s = fair_v[p], fair_s[p]
+    if v ~= fair_was[p][1] or s ~= fair_was[p][2] then
+      call('HSET', META, 't', NOW, 'v' .. p, integer(v), 's' .. p, integer(s))
+      last_seen = now
+    end
   end
 end

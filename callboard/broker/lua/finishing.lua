@@ -18,7 +18,7 @@ local MAX_MISS_DELAY_MS = 60000 -- inline
 local function enlist(id, followers, mark)
   for index, body in ipairs(followers or {}) do
     local member = id .. ':' .. mark .. ':' .. index
-    call('ZADD', P .. 'outbox', now, member)
+    call('ZADD', P .. 'outbox', NOW, member)
     call('SET', P .. 'o:' .. member, body)
   end
 end

@@ -6,7 +6,7 @@
 -- Returns  1 if that changed anything, else 0
 local was = call('HDEL', META, 'paused')
 local paused = ARGV[2] == '1'
-if paused then call('HSET', META, 'paused', integer(now)) end
+if paused then call('HSET', META, 'paused', NOW) end
 if (was == 1) == paused then return 0 end
 local m = blank('', '')
 m[STATE], m[REASON] = paused and 'paused' or 'running', paused and 'paused' or 'resumed'

@@ -16,8 +16,6 @@ local RECORD_VERSION = '\1'
 local TERMINAL = { completed = true, failed = true, cancelled = true }
 local STATES = { pending = true, queued = true, running = true, completed = true, failed = true, cancelled = true }
 
-local function integer(number) return string.format('%.0f', number) end
-
 -- A field of another type would stop some script halfway, each time that it meets the record. So every field is
 -- used here once, as what it is: a sum and a concatenation, the cheapest check that Lua has (0.5 us).
 local function unpacked(raw)

@@ -12,7 +12,7 @@ for index = 2, #ARGV, 2 do
     answers[#answers + 1] = 'lost'
   else
     call('ZREM', RUNNING, id)
-    call('ZADD', RUNNING, now + tonumber(ARGV[1]), id)
+    call('ZADD', RUNNING, integer(now + tonumber(ARGV[1])), id)
     if m[CANCEL] == 0 then
       answers[#answers + 1] = 'ok'
     else

@@ -1,28 +1,26 @@
--- uses: keys, time, record, fair, event, wake, history, ending
+-- uses: keys, time, record, fair, event, wake
 -- Accept tasks: nothing -> pending (delayed) or queued.
 --
 -- KEYS[1]  the queue's prefix
 -- ARGV[1]  events "FULL:KEEP"    ARGV[2]  highest depth (pending + queued) allowed, 0 for no bound
 -- ARGV[3…] one msgpack array a task: {id, body, name, owner, fairness key, weight, priority, delay_ms,
---          due_at (0 none), expires_in_ms (0 none), max_attempts (-1 endless), nonce, reason}
+--          due_at (0 none), expires_in_ms (0 none), nonce, reason, and the record's fields FAIR to LOSSES and
+--          WORKER to its end, packed (records/layout.py)}
 -- Returns  per task {id, state, created_at (0 for a resend)}, {id, "full", 0}, or {id, "deleted", 0} for a
 --          resend of what was deleted within the last minute; the id differs from the one sent only for a
 --          foreign id whose earlier run has ended: `ID~2`, `ID~3`, …
 -- A resend is a no-op: our ids are unique, and a foreign id carries the nonce of its enqueue call.
-local replies, woke = {}, false
+local replies = {}
 local limit = tonumber(ARGV[2])
 local depth = limit > 0 and call('ZCARD', QUEUED) + call('ZCARD', PENDING) or 0
 
 -- The run that this nonce belongs to: an existing one (a resend, or a live twin) with its state; or the id of
 -- a new one, nil, and the first run's record, which counts them.
 local MAX_PROBES = 100
-local function resolve(id, nonce)
-  local base = read(id)
-  if base == nil then
-    local grave = call('GET', P .. 't:' .. id)
-    return id, grave and (nonce == '' or nonce == grave) and 'deleted' or nil
-  end
-  if base == false then return id, 'failed' end
+local function resolve(id, nonce, raw, grave)
+  if not raw then return id, grave and (nonce == '' or nonce == grave) and 'deleted' or nil end
+  local base = decode(raw)
+  if not base then return id, 'failed' end
   if nonce == '' or base[NONCE] == nonce then return id, base[STATE] end
   if base[RUNS] >= 2 then
     local last_id = id .. '~' .. integer(base[RUNS])
@@ -41,47 +39,63 @@ local function resolve(id, nonce)
   return id .. '~' .. integer(base[RUNS]), nil, base
 end
 
+-- Of a msgpack array of FIELDS fields; '\160' is an empty text.
+local RECORD_HEAD = RECORD_VERSION .. '\220\0' .. string.char(FIELDS)
+
 -- All are read before the first is written: nothing is rolled back.
-local tasks, changed = {}, false
+local tasks, wanted = {}, {}
 for index = 3, #ARGV do
   local task = cmsgpack.unpack(ARGV[index])
-  if #task < 13 then error('CALLBOARD malformed task') end
+  if #task < 14 then error('CALLBOARD malformed task') end
   tasks[index - 2] = task
+  wanted[2 * index - 5], wanted[2 * index - 4] = P .. 'm:' .. task[1], P .. 't:' .. task[1]
 end
+local found = call('MGET', unpack(wanted))
 
-for _, task in ipairs(tasks) do
-  local id, state, first = resolve(task[1], task[12])
+local entered, aged, all, written = {}, {}, {}, {}
+for index, task in ipairs(tasks) do
+  local raw, grave = found[2 * index - 1], found[2 * index]
+  if written[task[1]] then raw = call('GET', P .. 'm:' .. task[1]) end
+  local id, state, first = resolve(task[1], task[11], raw, grave)
   if state then
-    replies[#replies + 1] = { id, state, 0 }
+    replies[index] = { id, state, 0 }
   elseif limit > 0 and depth >= limit then
-    replies[#replies + 1] = { id, 'full', 0 }
+    replies[index] = { id, 'full', 0 }
   else
-    changed = true
     if first then write(task[1], first) end
-    local m = blank(task[3], task[4])
-    m[FAIR], m[WEIGHT], m[PRIORITY] = task[5], task[6], math.max(0, math.min(9, task[7]))
-    m[MAX_ATTEMPTS], m[NONCE] = task[11], task[12]
-    if task[10] > 0 then m[EXPIRES] = now + task[10] end
-    local due = task[9]
+    local m = { [STATE] = 'queued', [PRIORITY] = math.max(0, math.min(9, task[7])), [SCORE] = 0, [FAIR] = task[5],
+      [WEIGHT] = task[6], [NAME] = task[3], [OWNER] = task[4], [ATTEMPT] = '0', [REASON] = '' }
+    local expires, due, queued_at = 0, task[9], 0
+    if task[10] > 0 then expires = now + task[10] end
     if task[8] > 0 then due = now + task[8] end
-    call('SET', P .. 'i:' .. id, task[2])
-    call('ZADD', ALL, now, id)
+    all[#all + 1], all[#all + 2] = NOW, id
     if due > now then
-      m[DUE], m[REASON] = due, task[13]
+      m[STATE], m[REASON] = 'pending', task[12]
       park(id, due)
     else
-      enter_queued(id, m)
-      woke = true
+      due, queued_at = 0, now
+      fair_enter(m)
+      entered[#entered + 1], entered[#entered + 2] = integer(m[SCORE]), id
+      aged[#aged + 1], aged[#aged + 2] = NOW, id
     end
-    write(id, m)
+    -- The record, in the order of record.lua: what only Redis knows, between what came packed.
+    local record = RECORD_HEAD .. cmsgpack.pack(m[STATE]) .. '\160\160' .. cmsgpack.pack(m[PRIORITY], m[SCORE])
+      .. task[13] .. cmsgpack.pack(now, due, queued_at, 0, -1, 0, expires, 0, 0, m[REASON]) .. task[14]
+    call('MSET', P .. 'i:' .. id, task[2], P .. 'm:' .. id, record)
     event('s', id, m)
+    written[task[1]] = true
     depth = depth + 1
-    replies[#replies + 1] = { id, m[STATE], now }
+    replies[index] = { id, m[STATE], now }
   end
 end
-if changed then
+if #all > 0 then
+  call('ZADD', ALL, unpack(all))
+  if #entered > 0 then
+    call('ZADD', QUEUED, unpack(entered))
+    call('ZADD', AGE, unpack(aged))
+    wake()
+  end
   fair_flush()
   stamp()
 end
-if woke then wake() end
 return replies

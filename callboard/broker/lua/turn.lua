@@ -20,7 +20,7 @@ if want > 0 then
 end
 fair_flush()
 local left = call('ZCARD', QUEUED)
-local paused = call('HEXISTS', META, 'paused')
+local paused = head[2] and 1 or 0
 if changed or moved + promoted > 0 then
   stamp()
   if left > 0 and paused == 0 then wake() end

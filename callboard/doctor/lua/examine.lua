@@ -22,7 +22,7 @@ end
 local function proper_score(m)
   local state = m[STATE]
   if state == 'queued' then return integer(m[SCORE]) end
-  if state == 'running' then return integer(now) end -- an expired lease: its worker renews it, or it is rescued
+  if state == 'running' then return NOW end -- an expired lease: its worker renews it, or it is rescued
   if state ~= 'pending' then return integer(m[FINISHED] > 0 and m[FINISHED] or now) end
   if m[REASON] == 'blocked' or m[REASON] == 'limited' then return '+inf' end
   return integer(m[DUE] > 0 and m[DUE] or now)

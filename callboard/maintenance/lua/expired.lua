@@ -6,7 +6,7 @@
 -- Returns  per task {id, token, worker, ms since the lease expired}; token and worker are "" where the
 --          record cannot be decoded
 local found = {}
-local expired = call('ZRANGEBYSCORE', RUNNING, '-inf', integer(now), 'WITHSCORES', 'LIMIT', 0, ARGV[1])
+local expired = call('ZRANGEBYSCORE', RUNNING, '-inf', NOW, 'WITHSCORES', 'LIMIT', 0, ARGV[1])
 for index = 1, #expired, 2 do
   local m = read(expired[index])
   found[#found + 1] = { expired[index], m and m[TOKEN] or '', m and m[WORKER] or '',

@@ -5,7 +5,7 @@
 -- ARGV[1]  at most this many (1…50)
 -- Returns  {now in ms, member, body (nil: delivered already), member, body, …}
 local found, bytes = { now }, 0
-local due = call('ZRANGEBYSCORE', P .. 'outbox', '-inf', integer(now), 'LIMIT', 0, ARGV[1])
+local due = call('ZRANGEBYSCORE', P .. 'outbox', '-inf', NOW, 'LIMIT', 0, ARGV[1])
 for _, member in ipairs(due) do
   local body = call('GET', P .. 'o:' .. member)
   if body then bytes = bytes + #body end

@@ -11,7 +11,7 @@ for index, state in ipairs({ 'pending', 'queued', 'running', 'completed', 'faile
 end
 local oldest = call('ZRANGE', AGE, 0, 0, 'WITHSCORES')
 figures[7] = oldest[2] and math.max(0, now - tonumber(oldest[2])) or -1
-figures[8] = call('ZCOUNT', PENDING, '-inf', integer(now))
+figures[8] = call('ZCOUNT', PENDING, '-inf', NOW)
 local fields, minute = {}, math.floor(now / 60000)
 for back = 0, tonumber(ARGV[1]) - 1 do
   fields[#fields + 1] = integer(minute - back) .. ':n'

@@ -1,0 +1,106 @@
+"""Lines: connections kept out of the pool, on a real server that drops, refuses and is interrupted."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from callboard.storage.address import Address
+from callboard.storage.lines import Lines
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    made = Address.parse(redis_url).client()
+    assert isinstance(made, redis.Redis)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def lines(client: redis.Redis) -> Iterator[Lines]:
+    made = Lines(client)
+    yield made
+    made.hang_up()
+
+
+def _id(lines: Lines) -> int:
+    return int(lines.call(("CLIENT", "ID")))
+
+
+def test_one_connection_serves_call_after_call(lines: Lines) -> None:
+    assert len({_id(lines) for _ in range(10)}) == 1
+
+
+def test_a_refusal_is_raised_and_leaves_the_line_usable(lines: Lines) -> None:
+    before = _id(lines)
+    with pytest.raises(redis.ResponseError):
+        lines.call(("EVALSHA", "0" * 40, 0))
+    assert _id(lines) == before
+
+
+def test_a_connection_that_the_server_dropped_is_made_anew(lines: Lines, client: redis.Redis) -> None:
+    before = _id(lines)
+    client.client_kill_filter(_id=str(before))
+    after = _id(lines)
+    assert after != before
+    assert _id(lines) == after
+
+
+def test_an_exception_in_mid_reply_does_not_hand_the_reply_to_the_next_call(lines: Lines) -> None:
+    # The limit of a thread slot comes as an exception thrown into its thread.
+    started = threading.Event()
+    ended: list[BaseException | None] = []
+
+    def call() -> None:
+        started.set()
+        try:
+            lines.call(("BLPOP", "nothing:here", 0.3))
+            lines.call(("PING",))
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    started.wait(5)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt)
+    )
+    thread.join(5)
+    assert isinstance(ended[0], KeyboardInterrupt)
+    assert lines.call(("ECHO", "mine")) == b"mine"
+
+
+def test_many_callers_get_their_own_replies_and_the_pool_is_not_used_up(
+    lines: Lines, client: redis.Redis
+) -> None:
+    with ThreadPoolExecutor(40) as pool:
+        words = [f"word{number}" for number in range(2000)]
+        assert list(pool.map(lambda word: lines.call(("ECHO", word)), words)) == [w.encode() for w in words]
+    taken = client.connection_pool._in_use_connections
+    assert len(taken) <= 8
+
+
+def test_a_forked_child_does_not_speak_on_its_parents_line(lines: Lines) -> None:
+    before = _id(lines)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if _id(lines) != before else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert _id(lines) == before
+
+
+def test_hanging_up_gives_every_connection_back(lines: Lines, client: redis.Redis) -> None:
+    before = _id(lines)
+    lines.hang_up()
+    wait_until(lambda: before not in {int(row["id"]) for row in client.client_list()})
+    assert _id(lines) != before
