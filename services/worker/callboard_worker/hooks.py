@@ -161,6 +161,13 @@ def acknowledged(broker: CallboardBroker, message: HeldMessage) -> None:
     message.clear_exception()
 
 
+def hears_shutdown(broker: CallboardBroker, message: HeldMessage) -> bool:
+    """Whether its body wants Dramatiq's Shutdown when the worker is told to stop."""
+    actor = broker.actors.get(message.actor_name)
+    notifier = next((m for m in broker.middleware if isinstance(m, ShutdownNotifications)), None)
+    return actor is not None and notifier is not None and bool(notifier.should_notify(actor, message))
+
+
 def listens(broker: CallboardBroker, hook: str) -> bool:
     """Whether any middleware has this hook; the base class's do nothing."""
     plain = getattr(Middleware, hook)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import replace
@@ -13,7 +13,7 @@ from callboard.broker.message import HeldMessage
 from callboard_worker import hooks
 from callboard_worker.held import Held
 from callboard_worker.slots import body
-from callboard_worker.slots.slot import Assignment, Host, Outcome
+from callboard_worker.slots.slot import Assignment, Host, Outcome, SlotGroup
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +30,13 @@ class Messenger:
         self._broker = broker
         self._finish = finish
         self._threads = ThreadPoolExecutor(_THREADS, "hooks")
+        self._stopping = False
         self._rewrites = hooks.rewrites(broker)
         self._after_ack = hooks.listens(broker, "after_ack") or hooks.listens(broker, "after_nack")
 
-    def send(self, held: Held, message: HeldMessage, run: Callable[[Assignment], None]) -> None:
-        """Run the hooks before a body, then `run` it, unless they leave it out."""
-        self._threads.submit(self._send, held, message, run)
+    def send(self, held: Held, message: HeldMessage, group: SlotGroup) -> None:
+        """Run the hooks before a body, then give it to `group`, unless they leave it out."""
+        self._threads.submit(self._send, held, message, group)
 
     def ended(self, held: Held, message: HeldMessage, outcome: Outcome) -> None:
         """Run the hooks after a body that `send` started."""
@@ -54,11 +55,24 @@ class Messenger:
         else:
             message.clear_exception()
 
+    def stopping(self, running: Iterable[tuple[Held, SlotGroup]]) -> None:
+        """The worker stops: raise Dramatiq's Shutdown in bodies that want it, now or when they begin.
+
+        `running`: what `send` has sent. For bodies in threads Dramatiq's own middleware does it.
+        """
+        self._stopping = True
+        for held, group in running:
+            self._tell_of_stop(held, group)
+
     def close(self) -> None:
         """Take no more."""
         self._threads.shutdown(wait=False)
 
-    def _send(self, held: Held, message: HeldMessage, run: Callable[[Assignment], None]) -> None:
+    def _tell_of_stop(self, held: Held, group: SlotGroup) -> None:
+        if held.message is not None and hooks.hears_shutdown(self._broker, held.message):
+            group.stop(held.assignment.task_id, "shutdown", held.assignment.token)
+
+    def _send(self, held: Held, message: HeldMessage, group: SlotGroup) -> None:
         held.hook_context = Context()
         refused = held.hook_context.run(hooks.before, self._broker, message, here=False)
         if refused is not None:
@@ -68,7 +82,9 @@ class Messenger:
         else:
             held.assignment = self._hooked(held.assignment, message)
             try:
-                run(held.assignment)
+                group.run(held.assignment)
+                if self._stopping:
+                    self._tell_of_stop(held, group)
             except Exception:
                 # Nobody looks at what this thread raises, and the task would be held for ever.
                 logger.exception("%s could not be started; it is given back.", held.assignment.task_id)

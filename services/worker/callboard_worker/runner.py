@@ -212,7 +212,7 @@ class Runner(Listener):
         held.running = True
         held.started_ms = clock.now_ms()
         if held.message is not None and lane.queue.isolation != "thread":
-            self._messenger.send(held, held.message, lane.group.run)
+            self._messenger.send(held, held.message, lane.group)
         else:
             lane.group.run(held.assignment)
 
@@ -337,6 +337,8 @@ class Runner(Listener):
             waiter.stop()
         for held in self.dispatcher.drain():
             self._release(held, self.stop_cause)
+        running = [(held, self._queues[held.queue].isolation) for held in self._ledger.running()]
+        self._messenger.stopping((held, self._groups[form]) for held, form in running if form != "thread")
         self.pump.look()
         self._until_idle(clock.monotonic() + seconds)
         # First the bodies end, then their tasks go back: nobody else may run one beside us.

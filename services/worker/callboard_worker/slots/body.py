@@ -17,7 +17,7 @@ from typing import Any
 
 import dramatiq
 from dramatiq.asyncio import async_to_sync, get_event_loop_thread
-from dramatiq.middleware import CurrentMessage, Interrupt, TimeLimitExceeded
+from dramatiq.middleware import CurrentMessage, Interrupt, Shutdown, TimeLimitExceeded
 
 from callboard import clock
 from callboard.context import Cancelled, CurrentTask, Discard, Retry, SoftLimitExceeded, enter
@@ -54,6 +54,8 @@ _STOPS = (SoftLimitExceeded, Cancelled, TimeLimitExceeded, asyncio.CancelledErro
 
 def stop_exception(assignment: Assignment, why: Why) -> type[BaseException]:
     """What a stop raises in the body."""
+    if why == "shutdown":
+        return Shutdown
     if assignment.message is None:
         return SoftLimitExceeded if why == "limit" else Cancelled
     return TimeLimitExceeded if why == "limit" else CancelledActor
@@ -227,7 +229,12 @@ def failed(
 ) -> Outcome:
     """The outcome of a body that raised."""
     why = host.stopping
-    if why is not None and _came_of_stop(error):
+    if why == "shutdown":
+        if isinstance(error, asyncio.CancelledError):
+            # What asyncio makes of the exception that Dramatiq's own worker would show its hooks.
+            cancelled, error = error, Shutdown("The worker was told to stop.")
+            error.__cause__ = cancelled
+    elif why is not None and _came_of_stop(error):
         problem = task_error(error, retryable=why == "limit")
         return Outcome(KIND_OF_STOP[why], error=problem, exception=error, run_ms=run_ms)
     if isinstance(error, Retry):

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 STOP_SIGNALS = frozenset({signal.SIGUSR1})
 STOP_RECORD = struct.Struct("<QB")
 """What the worker writes into the control pipe before it sends the signal: which task, and why."""
-STOP_CODES: dict[int, Why] = {1: "limit", 2: "cancel"}
+STOP_CODES: dict[int, Why] = {1: "limit", 2: "cancel", 3: "shutdown"}
 
 _HANDLED = frozenset({signal.SIGINT, signal.SIGTERM, *STOP_SIGNALS})
 _NOTHING = object()

@@ -15,8 +15,16 @@ from callboard_worker.slots.slot import Assignment, Kind, Listener, Outcome, Tas
 logger = logging.getLogger(__name__)
 
 _SHORTEST_PAUSE_SECONDS = 0.005
-_STRENGTH: dict[Why | None, int] = {None: 0, "limit": 1, "cancel": 2, "terminate": 3, "lost": 4}
+_STRENGTH: dict[Why | None, int] = {
+    None: 0,
+    "shutdown": 1,
+    "limit": 2,
+    "cancel": 3,
+    "terminate": 4,
+    "lost": 5,
+}
 KIND_OF_STOP: dict[Why, Kind] = {
+    "shutdown": "failed",
     "limit": "timeout",
     "cancel": "cancelled",
     "terminate": "cancelled",
@@ -164,6 +172,8 @@ class Stint:
                 return TaskError("Cancelled", "The body did not stop when it was cancelled.", retryable=False)
             case "cancel":
                 return TaskError("Cancelled", "The task was cancelled while it ran.", retryable=False)
+            case "shutdown":
+                return TaskError("Shutdown", "The worker was told to stop while the task ran.")
             case "terminate":
                 return TaskError("Terminated", "The task was terminated while it ran.", retryable=False)
             case _:

@@ -233,9 +233,10 @@ class LoopSlots:
 
     def _ask(self, host: LoopHost, why: Why) -> None:
         if host.ask(why):
-            host.polite_at = inf
-            host.kill_at = min(host.kill_at, clock.monotonic() + self.grace_seconds)
-            self._limits.due(host.kill_at)
+            if why != "shutdown":
+                host.polite_at = inf
+                host.kill_at = min(host.kill_at, clock.monotonic() + self.grace_seconds)
+                self._limits.due(host.kill_at)
             self._cancel(host)
 
     def _cancel(self, host: LoopHost) -> None:

@@ -241,6 +241,8 @@ class ProcessSlot:
                 return
             if token is not None and stint.assignment.token != token:
                 return
+            if why == "shutdown" and not self.sent:
+                why = "lost"  # nobody has begun it, so it goes back
             if not stint.ask(why):
                 return
             if self.sent:
@@ -254,7 +256,9 @@ class ProcessSlot:
     def _stop_body(self, stint: Stint, why: Why) -> None:
         child = self.child
         assert child is not None
-        if why in ("limit", "cancel"):
+        if why == "shutdown":
+            child.ask(self.number, why)
+        elif why in ("limit", "cancel"):
             stint.polite_at = inf
             stint.kill_at = min(stint.kill_at, clock.monotonic() + self.group.grace_seconds)
             self.group.limits.due(stint.kill_at)

@@ -10,8 +10,11 @@ from typing import Any, Literal, Protocol
 Kind = Literal["completed", "failed", "retry", "timeout", "memory", "crashed", "cancelled", "lost"]
 """How a body ended. ``retry`` is the body's own wish (``raise Retry``); ``lost``: nobody may record it."""
 
-Why = Literal["limit", "cancel", "terminate", "lost"]
-"""Why a body is stopped. ``limit`` and ``cancel`` are asked for in the body and leave it time to tidy up."""
+Why = Literal["shutdown", "limit", "cancel", "terminate", "lost"]
+"""Why a body is stopped. ``limit`` and ``cancel`` are asked for in the body and leave it time to tidy up.
+
+``shutdown`` tells a Dramatiq actor that asks for it (`notify_shutdown`) that its worker goes; no more.
+"""
 
 RESULT_LIMIT_BYTES = 1024 * 1024
 TRACEBACK_LIMIT_BYTES = 16 * 1024
@@ -117,9 +120,9 @@ class SlotGroup(Protocol):
         """Start one attempt. Does not block; never more at once than `capacity` (ValueError)."""
 
     def stop(self, task_id: str, why: Why, token: str | None = None) -> None:
-        """Stop a running body: politely for limit and cancel, at once for terminate and lost.
+        """Stop a running body: politely for shutdown, limit and cancel, at once for terminate and lost.
 
-        A polite request that is not honoured within the grace period ends in a kill where the form can kill.
+        A limit or cancel that is not honoured within the grace period ends in a kill where the form can kill.
         With `token`, only that attempt is meant: a lost one may still run here beside its rescued twin.
         Unknown tasks are ignored. The outcome comes through the listener as always.
         """

@@ -237,9 +237,10 @@ class ThreadSlots:
 
     def _ask(self, stint: ThreadHost, why: Why) -> None:
         if stint.ask(why):
-            stint.polite_at = inf
-            stint.kill_at = min(stint.kill_at, clock.monotonic() + self.grace_seconds)
-            self._limits.due(stint.kill_at)
+            if why != "shutdown":
+                stint.polite_at = inf
+                stint.kill_at = min(stint.kill_at, clock.monotonic() + self.grace_seconds)
+                self._limits.due(stint.kill_at)
             stint.interrupt(why)
 
     def _look(self, now: float) -> float:
