@@ -118,6 +118,8 @@ class Worker:
             make_slots=self._make_slots,
             policy=Policy.of(settings),
             deliver=outbox.delivering(settings),
+            fates=self.berth.fates,
+            host=self.berth.host,
         )
         self._published = False
 
