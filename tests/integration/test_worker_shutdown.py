@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dramatiq
 import pytest
@@ -142,14 +143,12 @@ def test_who_hears_of_it(redis_url: str, namespace: str, listens: bool) -> None:
     broker = CallboardBroker(redis_url, namespace=namespace, middleware=middleware)
     asking: dict[str, bool] = {"notify_shutdown": True} if listens else {}
 
-    @dramatiq.actor(broker=broker, **asking)
-    def asks() -> None: ...
+    actor: Any = dramatiq.actor
+    asks = actor(lambda: None, broker=broker, actor_name="asks", **asking)
+    plain = actor(lambda: None, broker=broker, actor_name="plain")
 
-    @dramatiq.actor(broker=broker)
-    def plain() -> None: ...
-
-    def held(actor: dramatiq.Actor[[], None]) -> HeldMessage:
-        return HeldMessage(actor.message(), "local", "token")
+    def held(of: Any) -> HeldMessage:
+        return HeldMessage(of.message(), "local", "token")
 
     assert hears_shutdown(broker, held(asks)) is listens
     assert not hears_shutdown(broker, held(plain))
