@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import tarfile
+from pathlib import Path
 
-from tests.cluster.chart.helm import NEWEST, OLDEST, Helm, Object
+import pytest
+import yaml
+
+import callboard
+from tests.cluster.chart.helm import CHART, NEWEST, OLDEST, Helm, Object
 from tests.cluster.chart.test_security import FILES
 
 #: What is new in each render, since no cluster is there to keep it.
@@ -56,3 +61,34 @@ def test_the_demo_has_the_applications_on(helm: Helm) -> None:
         env = {one["name"]: one.get("value") for one in pod["containers"][0].get("env", [])}
         if who.startswith(("callboard-api", "callboard-worker", "callboard-scheduler")):
             assert env["CALLBOARD_APPS"] == "knowledge"
+
+
+def test_helm_lints_and_packs_it(helm: Helm, tmp_path: Path) -> None:
+    linted = helm.run("lint", "--strict", "--kube-version", NEWEST, str(CHART))
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+    packed = helm.run("package", str(CHART), "--destination", str(tmp_path))
+    assert packed.returncode == 0, packed.stderr
+    with tarfile.open(tmp_path / "callboard-0.1.0.tgz") as archive:
+        names = {name.removeprefix("callboard/") for name in archive.getnames()}
+    assert {
+        "values.schema.json",
+        "values-production.yaml",
+        "files/ping.py",
+        "files/prometheus/elasticity.yaml",
+    } <= names
+    assert not [name for name in names if name.startswith("ci/")]
+
+
+def test_the_chart_is_of_this_release() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert chart["appVersion"] == callboard.__version__
+    assert chart["kubeVersion"] == f">={OLDEST}-0"
+    changes = yaml.safe_load(chart["annotations"]["artifacthub.io/changes"])
+    assert {change["kind"] for change in changes} <= {
+        "added",
+        "changed",
+        "deprecated",
+        "removed",
+        "fixed",
+        "security",
+    }

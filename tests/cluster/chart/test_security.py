@@ -202,6 +202,8 @@ def test_each_component_has_a_network_policy(helm: Helm) -> None:
     callers = {peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in rule["from"]}
     assert callers == {"api", "worker", "scheduler"}
     assert ports([rule]) == {6379}
+    assert policy(rendered, "test")["ingress"] == []
+    assert ports(policy(rendered, "test")["egress"]) == {53, 8000}
     assert helm.render({"networkPolicy": {"enabled": False}}).all("NetworkPolicy") == []
 
 
@@ -212,6 +214,7 @@ def test_a_policy_selects_its_pods(helm: Helm) -> None:
         for item in rendered.objects
         if item["kind"] in ("Deployment", "StatefulSet")
     }
+    templates |= {item["metadata"]["name"]: item["metadata"]["labels"] for item in rendered.all("Pod")}
     for item in [*rendered.all("NetworkPolicy"), *rendered.all("PodDisruptionBudget")]:
         wanted = item["spec"].get("podSelector", item["spec"].get("selector"))["matchLabels"].items()
         assert any(wanted <= labels.items() for labels in templates.values()), item["metadata"]["name"]
