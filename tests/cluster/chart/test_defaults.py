@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from tests.cluster.chart.helm import Helm
+from tests.cluster.chart.helm import Helm, Rendered
 
 MIB = 1024 * 1024
 UNITS = {"m": 0.001, "Mi": MIB, "Gi": 1024 * MIB, "": 1}
@@ -90,11 +90,11 @@ def test_valkey_keeps_what_it_is_told(helm: Helm) -> None:
 
 def test_the_only_hook_is_the_tests(helm: Helm) -> None:
     hooks = {
-        item["metadata"]["name"]: item["metadata"]["annotations"]["helm.sh/hook"]
+        Rendered.name(item): item["metadata"]["annotations"]["helm.sh/hook"]
         for item in helm.render().objects
         if "helm.sh/hook" in item["metadata"].get("annotations", {})
     }
-    assert hooks == {"callboard-test": "test"}
+    assert hooks == {"Pod/callboard-test": "test", "NetworkPolicy/callboard-test": "test"}
 
 
 def test_names_carry_the_release(helm: Helm) -> None:
