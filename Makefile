@@ -87,10 +87,15 @@ dashboards: setup ## write the dashboards, and the chart's copies of them and of
 k8s: setup ## write k8s/ from the chart (needs Helm, on the PATH or in CLUSTER_TOOLS)
 	$(BIN)/python scripts/k8s/render.py
 
+.PHONY: values
+values: setup ## write the chart's values.schema.json and its README's table from values.yaml
+	$(BIN)/python scripts/chart/pages.py
+
 .PHONY: verify
-verify: setup ## what is generated equals its source (locks, dashboards)
+verify: setup ## what is generated equals its source (locks, dashboards, the chart's schema)
 	scripts/lock.sh --check
 	$(BIN)/python -m deploy.grafana --check
+	$(BIN)/python scripts/chart/pages.py --check
 
 .PHONY: clean
 clean: ## remove caches and builds (.venv stays)
