@@ -25,6 +25,7 @@ NO_MODULES = {
     "callboard.apps",  # the entry point group
     "callboard.ping",
     "callboard.probe",
+    "callboard.dev",  # what labels and annotations of Kubernetes begin with
 }
 TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields}
