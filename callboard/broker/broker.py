@@ -9,17 +9,19 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
-from dramatiq import Broker, Message, Middleware
+from dramatiq import Actor, Broker, Message, Middleware
 from dramatiq.common import current_millis, q_name
 from dramatiq.errors import ConnectionClosed, QueueJoinTimeout
 from dramatiq.middleware import Retries
 
 from callboard import clock, settings
+from callboard.broker.actors import contract_of_actor
 from callboard.broker.consumer import CallboardConsumer
 from callboard.broker.guest import Guest
 from callboard.broker.message import HeldMessage, priority_of, submission_of
 from callboard.broker.purge import purge
 from callboard.broker.submission import Submission, SubmitLimits, limits_of, submit
+from callboard.catalog.contract import Contract
 from callboard.context import current, current_or_none
 from callboard.errors import StoreUnavailable
 from callboard.records.ids import check_queue, foreign_id
@@ -64,6 +66,7 @@ class CallboardBroker(Broker):
         self._namespace = namespace
         self._connection = connection
         self._guest: Guest | None = None
+        self._contracts: dict[str, Contract | None] = {}
         self._lock = threading.RLock()
         self._submit_limits: tuple[SubmitLimits, SubmitLimits] | None = None
 
@@ -100,9 +103,29 @@ class CallboardBroker(Broker):
         """For Dramatiq's Worker: an iterator of messages. Starts what keeps their leases alive."""
         with self._lock:  # Worker has a thread for each queue, and all of them start at once
             if self._guest is None:
-                self._guest = Guest(self.connection, lambda: sorted(self.queues))
+                self._guest = Guest(self.connection, lambda: sorted(self.queues), self.contracts)
                 self._guest.start()
-        return CallboardConsumer(self, self._guest, queue_name, prefetch, timeout)
+        return CallboardConsumer(self.connection, self.actors, self._guest, queue_name, prefetch, timeout)
+
+    def contracts(self) -> list[Contract]:
+        """The declared actors, for the catalog; the log tells of one that cannot be described."""
+        for name, actor in list(self.actors.items()):
+            if name in self._contracts:
+                continue
+            try:
+                attempts = self.max_attempts(actor.options)
+                self._contracts[name] = contract_of_actor(actor, self.middleware, attempts)
+            except Exception as error:
+                # It runs as ever: nobody but its description is missing.
+                self.logger.warning("Actor %r is not in the catalog: %s", name, error)
+                self._contracts[name] = None
+        return [contract for name in list(self.actors) if (contract := self._contracts.get(name))]
+
+    def declare_actor(self, actor: Actor[Any, Any]) -> None:
+        """As Dramatiq's; the catalog learns of it while a Worker runs."""
+        super().declare_actor(actor)
+        if self._guest is not None:
+            self._guest.declared()
 
     def declare_queue(self, queue_name: str) -> None:
         """Idempotent. Raises InvalidDeclaration for an impossible name."""

@@ -5,26 +5,24 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
-from dramatiq import Consumer, MessageProxy
+from dramatiq import Actor, Consumer, MessageProxy
 from dramatiq.errors import ConnectionClosed
 
 from callboard import clock
 from callboard.broker import turn
+from callboard.broker.guest import Guest
 from callboard.broker.message import HeldMessage, decode
 from callboard.broker.result import encode_result
 from callboard.broker.settle import settle
 from callboard.broker.submission import new_nonce
 from callboard.broker.turn import Claim, Ending
 from callboard.errors import CallboardError, StoreFull, StoreUnavailable
-
-if TYPE_CHECKING:
-    from callboard.broker.broker import CallboardBroker
-    from callboard.broker.guest import Guest
+from callboard.storage.connection import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +34,15 @@ class CallboardConsumer(Consumer):
     """Messages of one queue. Failures of Redis leave as ConnectionClosed; requeue and close never raise."""
 
     def __init__(
-        self, broker: CallboardBroker, guest: Guest, queue: str, prefetch: int, timeout_ms: int
+        self,
+        connection: Connection,
+        actors: Mapping[str, Actor[Any, Any]],
+        guest: Guest,
+        queue: str,
+        prefetch: int,
+        timeout_ms: int,
     ) -> None:
-        self._broker, self._guest, self._queue = broker, guest, queue
+        self._connection, self._actors, self._guest, self._queue = connection, actors, guest, queue
         self._prefetch = max(1, prefetch)
         self._timeout = timeout_ms / 1000
         self._buffer: deque[HeldMessage] = deque()
@@ -93,7 +97,7 @@ class CallboardConsumer(Consumer):
     def _decode(self, claim: Claim) -> HeldMessage | None:
         try:
             body, record = turn.decode(claim)
-            if not body.message and record.name.decode() not in self._broker.actors:
+            if not body.message and record.name.decode() not in self._actors:
                 # A task of Callboard's own in the same queue waits for a Callboard worker.
                 self._refuse(turn.unknown(claim.local, claim.token))
                 return None
@@ -117,8 +121,10 @@ class CallboardConsumer(Consumer):
     def _listen(self, seconds: float) -> None:
         """Block until a wake token comes. Never with time-out 0, which would block for ever."""
         if self._bell is None:
-            self._bell = self._broker.connection.blocking(self._timeout)
-        self._bell.blpop([self._broker.keys.queue(self._queue).wake], timeout=max(0.01, round(seconds, 3)))
+            self._bell = self._connection.blocking(self._timeout)
+        self._bell.blpop(
+            [self._connection.keys.queue(self._queue).wake], timeout=max(0.01, round(seconds, 3))
+        )
 
     def ack(self, message: MessageProxy) -> None:
         """Record the message's end. Raises ConnectionClosed, on which the Worker tries again."""
@@ -137,7 +143,7 @@ class CallboardConsumer(Consumer):
 
     def _ending_of(self, message: HeldMessage) -> Ending:
         message.raised = message.raised or message._exception
-        actor = self._broker.actors.get(message.actor_name)
+        actor = self._actors.get(message.actor_name)
         throws = message.options.get("throws") or (actor.options.get("throws") if actor else None)
         result = encode_result(message.result, message.actor_name)
         try:
@@ -168,7 +174,7 @@ class CallboardConsumer(Consumer):
             self._room.notify()
 
     def _run(self, **words: Any) -> turn.TurnReply:
-        connection = self._broker.connection
+        connection = self._connection
         lease_ms = self._guest.lease_ms
         return connection.run(
             turn.turn(connection.keys, self._queue, self._guest.worker, lease_ms=lease_ms, **words)

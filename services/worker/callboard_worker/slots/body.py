@@ -20,6 +20,7 @@ from dramatiq.asyncio import async_to_sync, get_event_loop_thread
 from dramatiq.middleware import CurrentMessage, Interrupt, Shutdown, TimeLimitExceeded
 
 from callboard import clock
+from callboard.broker.actors import own_function, wraps_coroutine
 from callboard.context import Cancelled, CurrentTask, Discard, Retry, SoftLimitExceeded, enter
 from callboard.errors import InvalidPayload, UnknownTask
 from callboard.stdio import printing
@@ -42,7 +43,6 @@ _OUR_FOLDER = str(Path(__file__).parent)
 _CALLERS = frozenset({"execute", "execute_async", "call", "drive", "main"})
 _DRAMATIQ_FILES = (inspect.getfile(dramatiq.Actor), async_to_sync.__code__.co_filename)
 _NOTHING = nullcontext()
-_ACTOR_WRAPPER = async_to_sync(asyncio.sleep).__code__
 
 
 class CancelledActor(Cancelled, Interrupt):
@@ -103,10 +103,10 @@ def _find_actor(encoded: bytes) -> Work:
         return not isinstance(error, Discard) and not (throws and isinstance(error, throws))
 
     function: Callable[..., Any] = actor
-    is_async = getattr(actor.fn, "__code__", None) is _ACTOR_WRAPPER and get_event_loop_thread() is None
+    is_async = wraps_coroutine(actor) and get_event_loop_thread() is None
     if is_async:
         # Dramatiq's wrapper wants the loop of its AsyncIO middleware, which lives in workers of its own.
-        function = actor.fn.__wrapped__  # type: ignore[attr-defined]
+        function = own_function(actor)
     return Work(
         function,
         message.args,
@@ -116,13 +116,6 @@ def _find_actor(encoded: bytes) -> Work:
         keeps_result=bool(options.get("store_results") or options.get("pipe_target")),
         message=message,
     )
-
-
-def own_function(actor: dramatiq.Actor[Any, Any]) -> Callable[..., Any]:
-    """What was decorated: of an `async def`, Dramatiq shows a wrapper that is none."""
-    function: Callable[..., Any] = actor.fn
-    wrapped = getattr(function, "__code__", None) is _ACTOR_WRAPPER
-    return function.__wrapped__ if wrapped else function  # type: ignore[attr-defined]
 
 
 def execute(assignment: Assignment, host: Host) -> Outcome:
