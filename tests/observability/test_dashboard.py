@@ -15,8 +15,10 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from deploy.grafana import __main__ as generator
 from tests.observability.promql import (
     ROOT,
+    RULES,
     cluster_series,
     concrete,
+    groups,
     metrics_of,
     own_series,
     promtool,
@@ -59,6 +61,20 @@ def test_the_chart_has_the_dashboards_and_the_rules() -> None:
     assert [path.name for path in sorted((CHART_FILES / "prometheus").iterdir())] == [
         path.name for path in rules
     ]
+
+
+def test_the_chart_hands_them_over_as_they_are() -> None:
+    """In the objects that it renders, which k8s/ holds."""
+    production = ROOT / "k8s" / "overlays" / "production"
+    [rule] = production.glob("prometheusrule-*.yaml")
+    shipped = [group for path in RULES for group in groups(path)]
+    assert yaml.safe_load(rule.read_text(encoding="utf-8"))["spec"]["groups"] == shipped
+    boards = [
+        yaml.safe_load(path.read_text("utf-8")) for path in production.glob("configmap-*dashboard*.yaml")
+    ]
+    assert all(board["metadata"]["labels"]["grafana_dashboard"] == "1" for board in boards)
+    handed = [json.loads(text) for board in boards for text in board["data"].values()]
+    assert handed == [json.loads(path.read_text(encoding="utf-8")) for path in FILES]
 
 
 def test_a_copy_that_was_edited_by_hand_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
