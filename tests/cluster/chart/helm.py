@@ -23,6 +23,9 @@ CRDS = (
     "monitoring.coreos.com/v1/PrometheusRule",
 )
 
+#: Kinds without a namespace.
+CLUSTER_WIDE = ("PriorityClass", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+
 Object = dict[str, Any]
 
 

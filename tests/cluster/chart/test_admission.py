@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.cluster.chart.helm import OLDEST, Helm, Object
+from tests.cluster.chart.helm import CLUSTER_WIDE, OLDEST, Helm, Object
 from tests.cluster.chart.test_security import FILES
 from tests.cluster.lab.cluster import Cluster, CommandFailed
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -42,7 +44,7 @@ def test_every_object_is_admitted(
     own = [item for item in objects if not item["apiVersion"].startswith(FOREIGN)]
     for item in own:
         # `everything` has objects of its user's, which Helm would put where the release is.
-        if item["kind"] != "PriorityClass":
+        if item["kind"] not in CLUSTER_WIDE:
             item["metadata"]["namespace"] = namespace
     admitted(cluster, own, tmp_path)
 
@@ -85,3 +87,73 @@ def test_a_misspelt_field_and_a_careless_pod_are_refused(
     misspelt = {**pod, "spec": {**pod["spec"], "grace": 5}}
     with pytest.raises(CommandFailed, match="grace"):
         admitted(cluster, [misspelt], tmp_path)
+
+
+@pytest.fixture
+def worker_pods(helm: Helm, cluster: Cluster, namespace: str) -> Iterator[tuple[str, str]]:
+    """The names of two pods, where workers are held to their own."""
+    rendered = helm.render({"rbac": {"ownPodOnly": True}})
+    wanted = (
+        "ServiceAccount",
+        "Role",
+        "RoleBinding",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+    )
+    pod = {"securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}}
+    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    names = ("own", "other")
+    objects = [item for item in rendered.objects if item["kind"] in wanted] + [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {
+                **pod,
+                "nodeName": "no-such-node",
+                "containers": [{"name": "a", "image": "a", "securityContext": security}],
+            },
+        }
+        for name in names
+    ]
+    cluster.apply(objects)
+    yield names
+    for item in objects:
+        if item["kind"] in CLUSTER_WIDE:
+            cluster.kubectl("delete", item["kind"], item["metadata"]["name"])
+
+
+def test_a_worker_changes_annotations_of_its_own_pod_alone(
+    cluster: Cluster, namespace: str, worker_pods: tuple[str, str]
+) -> None:
+    own, other = worker_pods
+
+    def patch(pod: str, patch: str, kind: str = "merge") -> str:
+        return cluster.kubectl(
+            f"--namespace={namespace}",
+            f"--as=system:serviceaccount:{namespace}:callboard-worker",
+            f"--as-user-extra=authentication.kubernetes.io/pod-name={own}",
+            *("patch", "pod", pod, f"--type={kind}", "--patch", patch),
+        )
+
+    cost = '{"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "%d"}}}'
+    # A new policy takes a moment until it holds.
+    attempts = count(1)
+    wait_until(
+        lambda: _refused(lambda: patch(other, cost % next(attempts))), 30, "the policy holds", poll=0.2
+    )
+    with pytest.raises(CommandFailed, match="its own pod only"):
+        patch(other, cost % 0)
+    assert "patched" in patch(own, cost % 11)
+    with pytest.raises(CommandFailed, match="annotations only"):
+        patch(own, '{"metadata": {"labels": {"app.kubernetes.io/component": "api"}}}')
+    with pytest.raises(CommandFailed, match="annotations only"):
+        patch(own, '[{"op": "replace", "path": "/spec/containers/0/image", "value": "b"}]', "json")
+
+
+def _refused(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except CommandFailed:
+        return True
+    return False

@@ -99,8 +99,8 @@ def test_no_budget_can_wedge_a_drain(helm: Helm) -> None:
 def test_priorities_put_the_api_above_the_workers(helm: Helm) -> None:
     rendered = helm.render({"priorityClasses": {"create": True}})
     value = {item["metadata"]["name"]: item["value"] for item in rendered.all("PriorityClass")}
-    assert value["callboard-api"] > value["callboard-scheduler"] > value["callboard-worker"]
+    assert value["work-callboard-api"] > value["work-callboard-scheduler"] > value["work-callboard-worker"]
     used = {who: pod.get("priorityClassName") for who, pod in rendered.pods()}
-    assert used["callboard-worker-default"] == "callboard-worker"
-    assert used["callboard-valkey"] == used["callboard-api"] == "callboard-api"
+    assert used["callboard-worker-default"] == "work-callboard-worker"
+    assert used["callboard-valkey"] == used["callboard-api"] == "work-callboard-api"
     assert "priorityClassName" not in str(helm.render().objects)

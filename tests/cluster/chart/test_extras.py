@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from tests.cluster.chart.helm import CHART, Helm, Object
+from tests.cluster.chart.helm import CHART, CLUSTER_WIDE, Helm, Object
 
 REPOSITORY = CHART.parents[2]
 
@@ -25,7 +25,7 @@ def test_common_labels_and_annotations_are_everywhere_but_in_selectors(helm: Hel
         if item["metadata"]["name"] in ("callboard-extra", "callboard-text"):
             continue
         assert item["metadata"]["labels"]["team"] == "platform"
-        if item["kind"] != "PriorityClass":
+        if item["kind"] not in CLUSTER_WIDE:
             assert item["metadata"]["annotations"]["example.com/owner"] == "platform"
         assert "team" not in str(item.get("spec", {}).get("selector"))
     for template in templates(rendered.objects).values():

@@ -18,6 +18,11 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* The prefix of cluster-wide objects: another namespace may have a release of the same name. */ -}}
+{{- define "callboard.clusterName" -}}
+{{- printf "%s-%s" .Release.Namespace (include "callboard.fullname" .) -}}
+{{- end -}}
+
 {{- /* (list $ COMPONENT [SET]): what selectors select by. */ -}}
 {{- define "callboard.selectorLabels" -}}
 {{- $root := index . 0 -}}

@@ -121,7 +121,7 @@ liveness: {httpGet: {path: /livez, port: ops}, periodSeconds: 10, timeoutSeconds
 {{- $root := index . 0 -}}
 {{- $own := index . 1 -}}
 {{- $labels := include "callboard.selectorLabels" (concat (list $root) (slice . 3)) | fromYaml -}}
-{{- with $own.priorityClassName | default (ternary (printf "%s-%s" (include "callboard.fullname" $root) (index . 2)) "" $root.Values.priorityClasses.create) }}
+{{- with $own.priorityClassName | default (ternary (printf "%s-%s" (include "callboard.clusterName" $root) (index . 2)) "" $root.Values.priorityClasses.create) }}
 priorityClassName: {{ . }}
 {{- end }}
 {{- with $own.nodeSelector }}
