@@ -8,18 +8,17 @@ import random
 import threading
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from callboard import clock
 from callboard.errors import CallboardError
 from callboard_worker.slots import frame, kernel
+from callboard_worker.slots.forkserver import Forkserver
 from callboard_worker.slots.handle import ChildHandle
-from callboard_worker.slots.limits import Stint
+from callboard_worker.slots.limits import Limits, Stint
+from callboard_worker.slots.poller import Poller
 from callboard_worker.slots.slot import Outcome, Why
 from callboard_worker.slots.verdict import verdict
-
-if TYPE_CHECKING:
-    from callboard_worker.slots.process import ProcessSlots
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +30,42 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _RETRY_AFTER_MS = 10_000
 
 
+class Group(Protocol):
+    """What a slot needs of its group."""
+
+    grace_seconds: float
+    limits: Limits
+    closing: threading.Event
+
+    @property
+    def poller(self) -> Poller: ...
+
+    @property
+    def forkserver(self) -> Forkserver: ...
+
+    def tasks_of_a_child(self) -> float:
+        """How many tasks the next child may run."""
+
+    def freed(self, slot: ProcessSlot, stint: Stint, outcome: Outcome) -> None:
+        """A slot has a place again: report what it had."""
+
+    def part(self, slot: ProcessSlot) -> None:
+        """Let an idle child go, and hand back what no child has begun."""
+
+    def retire(self, child: ChildHandle) -> None:
+        """Let a child end in good order."""
+
+    def buried(self, child: ChildHandle) -> None:
+        """A child is dead."""
+
+    def oom_happened(self, code: int | None) -> bool:
+        """Whether a SIGKILL that was not ours is the kernel's, for want of memory."""
+
+
 class ProcessSlot:
     """One place for a child, the child, and the thread that reads it. Its lock guards what changes."""
 
-    def __init__(self, group: ProcessSlots, name: str) -> None:
+    def __init__(self, group: Group, name: str) -> None:
         self.group = group
         self.name = name
         self.lock = threading.Lock()
