@@ -7,8 +7,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from tests.cluster.agent.api import Api, Object
 from tests.cluster.lab.bridge import Bridge
 from tests.cluster.lab.components import Components
 from tests.cluster.lab.control_plane import ControlPlane
@@ -19,8 +19,6 @@ from tests.support.waiting import wait_until
 
 NODES = ("node-a", "node-b")
 HELMS = ("helm3", "helm4")
-
-Object = dict[str, Any]
 
 
 class CommandFailed(Exception):
@@ -47,6 +45,8 @@ class Cluster:
         self.control_plane = ControlPlane(self.tools, self.folder, self.components, self.bridge.address)
         self.control_plane.boot()
         self.kubeconfig = self.control_plane.kubeconfig("admin")
+        #: For what is asked many times a second, where a kubectl each would be most of this machine's work.
+        self.api = Api(self.kubeconfig)
         self.start_agent()
         self.monitoring = Monitoring(self.tools, self.control_plane, self.components)
         self.monitoring.boot(self.apply)
@@ -92,10 +92,6 @@ class Cluster:
         """An object, or a list with `items`."""
         where = [f"--namespace={namespace}"] if namespace else []
         return json.loads(self.kubectl("get", *what, *where, "--output=json"))
-
-    def raw(self, path: str) -> Object:
-        """What the API server has at a path."""
-        return json.loads(self.kubectl("get", "--raw", path))
 
     def apply(self, objects: Sequence[Object]) -> None:
         """Create or change objects."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from callboard.client import Client
-from tests.cluster.lab.cluster import Cluster, Object
+from tests.cluster.agent.api import Object
+from tests.cluster.lab.cluster import Cluster
 from tests.cluster.lab.images import OWN_IMAGE
 from tests.cluster.lab.tools import ROOT
 from tests.support.waiting import wait_until
@@ -35,7 +36,7 @@ def naps(**autoscaling: Any) -> dict[str, Any]:
                 ],
             },
             "scaleDown": {
-                "stabilizationWindowSeconds": 15,
+                "stabilizationWindowSeconds": 30,
                 "policies": [{"type": "Pods", "value": 2, "periodSeconds": 4}],
             },
         },
@@ -97,7 +98,8 @@ class Release:
 
     def replicas(self, deployment: str) -> tuple[int, int]:
         """Wanted and ready pods of a Deployment such as `worker-naps`."""
-        found = self.get("deployment", f"{NAME}-{deployment}")
+        path = f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{NAME}-{deployment}"
+        found = self.cluster.api.get(path)
         return found["spec"]["replicas"], found["status"].get("readyReplicas", 0)
 
     def wait_for_replicas(self, deployment: str, count: int, timeout_seconds: float) -> None:
@@ -111,7 +113,8 @@ class Release:
 
     def autoscaler(self, deployment: str) -> Object:
         """The HPA of a Deployment."""
-        return self.get("hpa", f"{NAME}-{deployment}")
+        group, name = "/apis/autoscaling/v2", f"{NAME}-{deployment}"
+        return self.cluster.api.get(f"{group}/namespaces/{self.namespace}/horizontalpodautoscalers/{name}")
 
     def sees_demand(self, deployment: str) -> bool:
         """Whether the HPA can read its metric."""
@@ -123,7 +126,7 @@ class Release:
         path = (
             f"/apis/external.metrics.k8s.io/v1beta1/namespaces/{self.namespace}/callboard_queue_demand_slots"
         )
-        items = self.cluster.raw(f"{path}?labelSelector=queue%3D{queue}")["items"]
+        items = self.cluster.api.get(path, labelSelector=f"queue={queue}")["items"]
         if not items:
             return None
         value = str(items[0]["value"])
@@ -142,10 +145,11 @@ class Release:
 
     def addresses(self) -> list[str]:
         """Ready pods of the API, as its Service has them."""
-        slices = self.get("endpointslices", f"--selector=kubernetes.io/service-name={NAME}-api")["items"]
+        path = f"/apis/discovery.k8s.io/v1/namespaces/{self.namespace}/endpointslices"
+        slices = self.cluster.api.get(path, labelSelector=f"kubernetes.io/service-name={NAME}-api")
         return [
             address
-            for one in slices
+            for one in slices["items"]
             for endpoint in one.get("endpoints") or []
             if endpoint["conditions"].get("ready")
             for address in endpoint["addresses"]
