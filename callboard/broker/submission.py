@@ -19,13 +19,15 @@ from callboard.records.nesting import DEEPEST, too_deep
 from callboard.records.state import State
 from callboard.settings import Settings
 from callboard.storage.keys import Keys
-from callboard.storage.operation import Command, Confirmed, Operation, Pressure, ScriptCall
+from callboard.storage.operation import Command, Confirmed, Operation, Pressure, ScriptCall, ScriptCalls
 from callboard.storage.scripts import script
 
 #: A payload, as JSON.
 PAYLOAD_BYTES = 256 * 1024
 #: One script call: longer ones would stall every other client of this Redis.
 BATCH_TASKS, BATCH_BYTES = 100, 256 * 1024
+#: What a submission takes beside its payload, about.
+_RECORD_BYTES = 256
 #: A replica that has not confirmed a submit after so long counts as absent.
 CONFIRMED_WITHIN_MS = 1000
 _REGISTER_SECONDS = 60.0
@@ -145,7 +147,7 @@ def submit(
     InvalidPayload for a payload that is no JSON or too large, and InvalidDeclaration for what cannot name a
     queue, before anything is stored.
     """
-    packed = [_pack(submission) for submission in submissions]
+    named = [_named(submission) for submission in submissions]
     replies: list[Submitted | None] = [None] * len(submissions)
     queues = {ids.check_queue(queue): indexes for queue, indexes in _by_queue(submissions).items()}
     for queue, indexes in queues.items():
@@ -156,17 +158,24 @@ def submit(
                     f"Redis is above {limits.memory_share:.0%} of its memory; "
                     "new tasks are refused until it is below."
                 )
-                replies[index] = Submitted(packed[index][0], State.PENDING, full)
+                replies[index] = Submitted(f"{queue}_{named[index][0]}", State.PENDING, full)
             continue
         # Once a minute, not once a process: a registry that was lost with its Redis comes back.
         if clock.monotonic() - keys.registered.get(queue, float("-inf")) > _REGISTER_SECONDS:
             yield Command("SADD", keys.queues, queue)
             keys.registered[queue] = clock.monotonic()
-        for chunk in _chunks(indexes, packed):
-            call = ScriptCall(
-                _SUBMIT, queue_keys.prefix, (limits.queue_depth, *(packed[index][1] for index in chunk))
+        chunks = list(_chunks(indexes, named))
+        calls = (
+            ScriptCall(
+                _SUBMIT,
+                queue_keys.prefix,
+                (limits.queue_depth, *(_pack(submissions[index], *named[index]) for index in chunk)),
             )
-            for index, (local, state, created) in zip(chunk, (yield call), strict=True):
+            for chunk in chunks
+        )
+        answers = [(yield next(calls))] if len(chunks) == 1 else (yield ScriptCalls(calls))
+        for chunk, answer in zip(chunks, answers, strict=True):
+            for index, (local, state, created) in zip(chunk, answer, strict=True):
                 replies[index] = _reply(queue, local.decode(), state.decode(), int(created), limits)
         if limits.confirmed_within_ms and not (yield Confirmed(queue_keys.meta, limits.confirmed_within_ms)):
             for index in indexes:
@@ -193,11 +202,11 @@ def _by_queue(submissions: Sequence[Submission]) -> dict[str, list[int]]:
     return queues
 
 
-def _chunks(indexes: Sequence[int], packed: Sequence[tuple[str, bytes]]) -> Iterator[list[int]]:
+def _chunks(indexes: Sequence[int], named: Sequence[tuple[str, bytes]]) -> Iterator[list[int]]:
     chunk: list[int] = []
     size = 0
     for index in indexes:
-        length = len(packed[index][1])
+        length = len(named[index][1]) + _RECORD_BYTES
         if chunk and (len(chunk) >= BATCH_TASKS or size + length > BATCH_BYTES):
             yield chunk
             chunk, size = [], 0
@@ -233,24 +242,27 @@ def new_nonce() -> str:
     return secrets.token_hex(6)
 
 
-def _pack(s: Submission) -> tuple[str, bytes]:
+def _named(s: Submission) -> tuple[str, bytes]:
+    """The local id and the payload, or the message; raises for what cannot be stored."""
+    content = encode_payload(s.payload) if s.message is None else s.message
+    if not s.task_id:
+        return ids.new_local(), content
+    home, local = ids.split(s.task_id)
+    if home != s.queue:
+        raise Invalid(f"Task id {s.task_id!r} names another queue than {s.queue!r}.")
+    return local, content
+
+
+def _pack(s: Submission, local: str, content: bytes) -> bytes:
     body = layout.Immutable(
-        b"" if s.message is not None else encode_payload(s.payload),
-        b"" if s.message is None else s.message,
+        content if s.message is None else b"",
+        b"" if s.message is None else content,
         list(s.tags),
         s.traceparent,
         s.resubmitted_from,
         s.schedule_id,
         s.parent_id,
     )
-    if not s.task_id:
-        local = ids.new_local()
-        task_id = f"{s.queue}_{local}"
-    else:
-        task_id = s.task_id
-        home, local = ids.split(task_id)
-        if home != s.queue:
-            raise Invalid(f"Task id {task_id!r} names another queue than {s.queue!r}.")
     reason = "delayed" if s.delay_ms > 0 or s.due_at_ms > 0 else ""
     fairness_key = s.fairness_key or s.owner
     most = -1 if s.max_attempts is None else s.max_attempts
@@ -272,4 +284,4 @@ def _pack(s: Submission) -> tuple[str, bytes]:
         ],
         use_bin_type=False,
     )
-    return task_id, packed
+    return packed

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, TypeVar, cast
 
 import redis
 
 from callboard import clock
+from callboard.metrics import metrics
 from callboard.storage import replication
 from callboard.storage.address import SOCKET_TIMEOUT_SECONDS, Address, AsyncClient, Client
 from callboard.storage.faults import translate
 from callboard.storage.keys import Keys
 from callboard.storage.lines import Lines
-from callboard.storage.operation import Command, Confirmed, Everywhere, NodeOf, Operation, Request, ScriptCall
+from callboard.storage.operation import (
+    Command,
+    Confirmed,
+    Everywhere,
+    NodeOf,
+    Operation,
+    Request,
+    ScriptCall,
+    ScriptCalls,
+)
 
 T = TypeVar("T")
 
@@ -122,6 +134,8 @@ class Connection(_Base):
                     return client.execute_command("EVAL", request.script.source, *words[1:])
             if isinstance(request, Command):
                 return client.execute_command(*request.words)
+            if isinstance(request, ScriptCalls):
+                return self._each(request.calls)
             if isinstance(request, Everywhere):
                 return self._everywhere(request)
             if isinstance(request, NodeOf):
@@ -133,6 +147,27 @@ class Connection(_Base):
             if isinstance(error, redis.exceptions.ReadOnlyError):
                 self._forget_primary()
             raise translate(error) from error
+
+    def _each(self, calls: Iterator[ScriptCall]) -> list[Any]:
+        unanswered: deque[ScriptCall] = deque()
+        replies: list[Any] = []
+
+        def commands() -> Iterator[tuple[Any, ...]]:
+            for call in calls:
+                unanswered.append(call)
+                share = self._share(call.prefix) if call.script.flags else 0.0
+                yield ("EVALSHA", *self._words(call, share))
+
+        if self._lines is not None:
+            try:
+                for reply in self._lines.stream(commands()):
+                    replies.append(reply)
+                    unanswered.popleft()
+            except _FAULTS:
+                # They come again below, one by one and with `execute`'s patience: a script may be sent twice.
+                metrics.redis_errors.inc()
+        replies.extend(self.execute(call) for call in chain(unanswered, calls))
+        return replies
 
     def _share(self, prefix: str) -> float:
         memory = self._gauge(prefix)
@@ -232,6 +267,8 @@ class AsyncConnection(_Base):
                     return await self.client.execute_command("EVAL", request.script.source, *words[1:])
             if isinstance(request, Command):
                 return await self.client.execute_command(*request.words)
+            if isinstance(request, ScriptCalls):
+                return [await self.execute(call) for call in request.calls]
             if isinstance(request, Everywhere):
                 return await self._everywhere(request)
             if isinstance(request, NodeOf):

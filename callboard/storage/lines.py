@@ -8,12 +8,12 @@ it is good is found by using it, and what fails is sent again as redis-py would.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redis
 
-#: The pool has a limit, and other commands need some of it too.
+#: More of them at once are rare, and go back to the pool.
 _MOST = 8
 
 
@@ -23,6 +23,9 @@ class Lines:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._free: list[Any] = []
+        # A URL may bound the pool. Lines that nobody uses must leave some of it for the other commands, which
+        # would find it empty for ever: what waits for their answers makes no calls that end on a line.
+        self._most = min(_MOST, client.connection_pool.max_connections // 2)
 
     def call(self, words: Sequence[Any]) -> Any:
         """The reply to one command that may be sent twice, undecoded.
@@ -45,6 +48,32 @@ class Lines:
             raise
         self._put_back(line)
         return reply
+
+    def stream(self, commands: Iterator[Sequence[Any]]) -> Iterator[Any]:
+        """The replies to `commands`, in order; the next one is asked for and sent before a reply is read.
+
+        Ends with what redis-py raises at the first that fails, or with what `commands` raises. What was sent
+        and not answered then may or may not have been executed.
+        """
+        line = self._take()
+        pending = 0
+        good = False
+        try:
+            for words in commands:
+                line.send_packed_command(line.pack_command(*words), check_health=False)
+                pending += 1
+                if pending > 1:
+                    yield line.read_response()
+                    pending -= 1
+            while pending:
+                pending -= 1
+                yield line.read_response()
+            good = True
+        finally:
+            if good:
+                self._put_back(line)
+            else:
+                self._drop(line)
 
     def _take(self) -> Any:
         while True:
@@ -74,7 +103,7 @@ class Lines:
             raise
 
     def _put_back(self, line: Any) -> None:
-        if len(self._free) < _MOST:
+        if len(self._free) < self._most:
             self._free.append(line)
         else:
             self._client.connection_pool.release(line)

@@ -6,7 +6,7 @@ async, drives it. So there is one implementation of each operation, and none of 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -40,6 +40,17 @@ class ScriptCall:
     script: Script
     prefix: str
     args: Sequence[Argument]
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptCalls:
+    """Calls of one script on one queue, in order; the reply is the list of their replies.
+
+    Where it can, the connection asks for the next call while Redis is busy with the one before: `calls` may
+    do its work as late as that.
+    """
+
+    calls: Iterator[ScriptCall]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,5 +95,5 @@ class Confirmed:
     within_ms: int
 
 
-Request = Command | ScriptCall | Pressure | Everywhere | NodeOf | Confirmed
+Request = Command | ScriptCall | ScriptCalls | Pressure | Everywhere | NodeOf | Confirmed
 Operation = Generator[Request, Any, T]

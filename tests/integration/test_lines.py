@@ -5,14 +5,17 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import redis
 
 from callboard.storage.address import Address
+from callboard.storage.connection import Connection
 from callboard.storage.lines import Lines
+from callboard.submit import Submission, submit
 from tests.support.waiting import wait_until
 
 
@@ -37,6 +40,23 @@ def _id(lines: Lines) -> int:
 
 def test_one_connection_serves_call_after_call(lines: Lines) -> None:
     assert len({_id(lines) for _ in range(10)}) == 1
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_lines_that_nobody_uses_leave_room_in_a_small_pool(redis_url: str, most: int) -> None:
+    """A worker's threads once parked both connections of a pool of two, and no other command got through."""
+    made = Address.parse(f"{redis_url}?max_connections={most}").client()
+    assert isinstance(made, redis.Redis)
+    lines = Lines(made)
+    taken = [lines._take() for _ in range(most)]
+    with pytest.raises(redis.ConnectionError):
+        made.ping()
+    for line in taken:
+        lines._put_back(line)
+    assert made.ping()
+    assert lines.call(("PING",)) == b"PONG"
+    lines.hang_up()
+    made.close()
 
 
 def test_a_refusal_is_raised_and_leaves_the_line_usable(lines: Lines) -> None:
@@ -104,3 +124,55 @@ def test_hanging_up_gives_every_connection_back(lines: Lines, client: redis.Redi
     lines.hang_up()
     wait_until(lambda: before not in {int(row["id"]) for row in client.client_list()})
     assert _id(lines) != before
+
+
+def test_a_stream_answers_in_order_and_asks_for_the_next_before_it_reads(lines: Lines) -> None:
+    asked: list[int] = []
+    read: list[bytes] = []
+
+    def commands() -> Iterator[tuple[str, str]]:
+        for number in range(5):
+            asked.append(number)
+            yield "ECHO", str(number)
+
+    for reply in lines.stream(commands()):
+        read.append(reply)
+        assert len(asked) == min(5, len(read) + 1)
+    assert read == [b"0", b"1", b"2", b"3", b"4"]
+    assert len({_id(lines), _id(lines)}) == 1
+
+
+def test_a_stream_that_fails_in_the_middle_leaves_no_reply_for_others(lines: Lines) -> None:
+    commands = [("ECHO", "a"), ("EVALSHA", "0" * 40, 0), ("ECHO", "b"), ("ECHO", "c")]
+    replies: list[bytes] = []
+    with pytest.raises(redis.ResponseError):
+        replies.extend(lines.stream(iter(commands)))
+    assert lines.call(("ECHO", "mine")) == b"mine"
+
+
+def test_a_batch_of_many_chunks_is_stored_once_though_a_reply_and_the_script_are_lost(
+    redis_url: str, namespace: str
+) -> None:
+    connection = Connection(redis_url, namespace=namespace)
+    submissions = [Submission(name="a.task", queue="q", payload={"number": n}) for n in range(1000)]
+    connection.client.script_flush()
+    killed: list[int] = []
+    lines = connection._lines
+    assert lines is not None
+    read = lines.stream
+
+    def broken(commands: Iterator[Sequence[Any]]) -> Iterator[Any]:
+        for number, reply in enumerate(read(commands)):
+            if number == 3:
+                killed.append(number)
+                raise redis.ConnectionError("cut off")
+            yield reply
+
+    first = connection.run(submit(connection.keys, submissions[:500]))  # the script has to be loaded again
+    lines.stream = broken  # type: ignore[method-assign]
+    second = connection.run(submit(connection.keys, submissions[500:]))
+    assert killed == [3]
+    stored = connection.client.zcard(connection.keys.queue("q").prefix + "all")
+    assert stored == len({reply.id for reply in first + second}) == 1000
+    assert all(reply.problem is None for reply in first + second)
+    connection.close()
