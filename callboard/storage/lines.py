@@ -23,8 +23,8 @@ class Lines:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._free: list[Any] = []
-        # A URL may bound the pool. Lines that nobody uses must leave some of it for the other commands, which
-        # would find it empty for ever: what waits for their answers makes no calls that end on a line.
+        # A URL may bound the pool more tightly. Were all of it idle lines, the other commands would find the
+        # pool empty for ever.
         self._most = min(_MOST, client.connection_pool.max_connections // 2)
 
     def call(self, words: Sequence[Any]) -> Any:
