@@ -1,8 +1,10 @@
 # Callboard. `make` alone lists what there is.
 
 PYTHON ?= python3
-# Processes that `make test` uses.
-WORKERS ?= 2
+# Processes that `make test` uses. Its tests wait more than they compute: four keep two cores busy.
+WORKERS ?= 4
+# Idle processes take tests from busy ones; until then tests of one file, which share servers, stay together.
+SPREAD := -n $(WORKERS) --dist worksteal
 # More for pytest: make test ARGS="-k lease -x"
 ARGS ?=
 
@@ -27,11 +29,11 @@ demo: setup ## run the main job on real input, with a worker killed in the middl
 
 .PHONY: test
 test: setup ## unit, property, integration and conformance tests (< 5 minutes)
-	$(PYTEST) -m "not proof" -n $(WORKERS) $(ARGS)
+	$(PYTEST) -m "not proof" $(SPREAD) $(ARGS)
 
 .PHONY: test-redis
 test-redis: setup ## the integration tests once more, on the redis-server of this machine
-	CALLBOARD_TEST_SERVER=redis $(PYTEST) tests/integration -m "not proof" -n $(WORKERS) $(ARGS)
+	CALLBOARD_TEST_SERVER=redis $(PYTEST) tests/integration -m "not proof" $(SPREAD) $(ARGS)
 
 .PHONY: proof
 proof: setup ## the long tests: chaos, cluster, sentinel (< 20 minutes)
