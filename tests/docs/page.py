@@ -115,6 +115,7 @@ def _names() -> list[str]:
         "services/*/README.md",
         "bench/*.md",
         "k8s/*.md",
+        "deploy/helm/callboard/*.md",
         "callboard_apps/*/README.md",
     ):
         paths += sorted(ROOT.glob(pattern))

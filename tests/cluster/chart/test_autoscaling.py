@@ -171,6 +171,6 @@ def test_the_apis_hpa_counts_processors_and_requests(helm: Helm) -> None:
     processors, requests = rendered.one("HorizontalPodAutoscaler", "api")["spec"]["metrics"]
     assert processors["containerResource"]["target"]["averageUtilization"] == 70
     assert requests["pods"] == {
-        "metric": {"name": "callboard_http_requests_per_second"},
+        "metric": {"name": "callboard_http_requests"},
         "target": {"type": "AverageValue", "averageValue": "50"},
     }
