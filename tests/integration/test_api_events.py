@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from callboard_api.streams import cursor, sse
+from callboard_api.streams import cursor, hub, sse
 from tests.support.api_server import RunningApi, running_api
 from tests.support.event_reader import EventReader
 from tests.support.waiting import wait_until
@@ -19,6 +19,13 @@ from tests.support.waiting import wait_until
 def api(redis_url: str) -> Iterator[RunningApi]:
     with running_api(redis_url) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that is new joins soon; nothing else depends on it."""
+    monkeypatch.setattr(hub, "_NEW_QUEUES_SECONDS", 0.2)
+    monkeypatch.setattr(hub, "_BLOCK_MS", 100)
 
 
 @pytest.fixture
