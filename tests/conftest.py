@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from callboard.storage.embedded import EmbeddedServer
@@ -24,6 +25,19 @@ for _name in [name for name in os.environ if name.startswith("CALLBOARD_")]:
 # compiling Callboard and what it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A run that turns red must turn red again when it is repeated, on a machine however slow. The person at the
+# keyboard gets new examples each time. Hypothesis does much the same by itself, on machines that it knows.
+if os.environ.get("CI") == "true":
+    hypothesis.settings.register_profile(
+        "repeatable",
+        derandomize=True,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("repeatable")
 
 # Folders whose tests are all long ones.
 PROOFS = ("chaos", "cluster")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -47,7 +46,6 @@ def run(redis_url: str) -> Iterator[Run]:
                 max_examples=examples,
                 stateful_step_count=length,
                 deadline=None,
-                derandomize=os.environ.get("CI") == "true",
                 suppress_health_check=list(HealthCheck),
                 phases=[phase for phase in Phase if phase is not Phase.explain],
             ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -60,3 +62,30 @@ def test_every_application_entry_point_names_a_folder() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for name, target in project["entry-points"]["callboard.apps"].items():
         assert target == f"callboard_apps.{name}:app"
+
+
+def test_property_tests_are_repeatable_in_ci() -> None:
+    """Before any test module is imported: its decorators take the profile that holds then."""
+    check = (
+        "import os, tests.conftest; from hypothesis import given, settings, strategies as st\n"
+        "def draw():\n"
+        "    seen = []\n"
+        "    settings(max_examples=20)(given(st.integers())(lambda number: seen.append(number)))()\n"
+        "    return seen\n"
+        "assert settings.default.deadline is None and settings.default.database is None\n"
+        "assert settings(max_examples=1).derandomize, 'a test of its own settings is repeatable too'\n"
+        "print(draw())"
+    )
+    environment = {**os.environ, "CI": "true"}
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", check],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    }
+    assert len(runs) == 1
