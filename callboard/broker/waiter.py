@@ -13,6 +13,7 @@ from callboard import clock
 from callboard.broker import turn
 from callboard.errors import CallboardError
 from callboard.storage.connection import Connection
+from callboard.storage.lines import Lines
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Waiter:
         self._armed = threading.Event()
         self._stopping = False
         self._client: Any = None
+        self._lines: Lines | None = None
         self._thread = threading.Thread(target=self._run, name=f"waiter-{queue}", daemon=True)
 
     def start(self) -> None:
@@ -58,14 +60,12 @@ class Waiter:
             if self._stopping:
                 return
             try:
-                if self._client is None:
-                    self._client = self._connection.blocking(LOOK_SECONDS)
-                token = self._client.blpop([wake], timeout=LOOK_SECONDS)
+                token = self._call("BLPOP", wake, LOOK_SECONDS)
             except (redis.RedisError, CallboardError, OSError, ValueError) as error:
                 if self._stopping:
                     return
                 logger.debug("Waiting on %s: %s", wake, error)
-                self._client = None
+                self._client = self._lines = None
                 clock.sleep(0.5)
                 token = None
             if token is None:
@@ -74,6 +74,15 @@ class Waiter:
             self._armed.clear()
             if not self._woken(self._queue):
                 self._pass_on()
+
+    def _call(self, *words: Any) -> Any:
+        if self._client is None:
+            self._client = self._connection.blocking(LOOK_SECONDS)
+            # What a task waits for when it finds this worker idle: the shortest way back into Python.
+            self._lines = Lines(self._client) if isinstance(self._client, redis.Redis) else None
+        if self._lines is not None:
+            return self._lines.call(words)
+        return self._client.execute_command(*words)
 
     def _pass_on(self) -> None:
         """The token may be what another, idle worker waits for."""
