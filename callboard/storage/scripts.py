@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,6 +18,7 @@ _USES = re.compile(r"^-- uses: ([a-z_, ]+)$")
 _FUNCTION = re.compile(
     r"^local function (\w+)\((?:.*\bend(?: --.*)?\n|.*\n(?:[ \t].*\n|\n)*end\n)", re.MULTILINE
 )
+_WORD = re.compile(r"\w+")
 _INLINE = re.compile(r"^local ([A-Z_, ]+) = ([\d, ]+) -- inline.*$", re.MULTILINE)
 _FRAGMENTS = "callboard.broker"
 
@@ -66,11 +68,9 @@ def shaken(source: str) -> str:
     Each call of a script makes all of its closures anew, and many of a fragment's are of no use to it.
     """
     while True:
-        unused = [
-            found
-            for found in _FUNCTION.finditer(source)
-            if len(re.findall(rf"\b{found.group(1)}\b", source)) == 1
-        ]
+        # Counted in one pass: a search for each name was a sixth of a worker's imports.
+        words = Counter(_WORD.findall(source))
+        unused = [found for found in _FUNCTION.finditer(source) if words[found.group(1)] == 1]
         if not unused:
             return source
         for found in reversed(unused):
@@ -88,8 +88,7 @@ def _inline(source: str) -> str:
         constants.update(zip(names.split(", "), values.split(", "), strict=True))
     if not constants:
         return source
-    words = re.compile(rf"\b({'|'.join(constants)})\b")
-    return words.sub(lambda match: constants[match.group()], _INLINE.sub("", source))
+    return _WORD.sub(lambda match: constants.get(match[0], match[0]), _INLINE.sub("", source))
 
 
 @cache
