@@ -184,13 +184,13 @@ class Worker:
                 return 0
             hooks.process_booted(self.broker)
             self.runner.start()
-            self.berth.moor(self.runner)
             logger.info(
                 "Worker %s serves %s with %d slots.",
                 self.runner.id,
                 ", ".join(self.queues),
                 self.runner.slots,
             )
+            self.berth.moor(self.runner)
             self._serve()
             self.berth.cast_off()
             logger.info("Draining: %d tasks are held.", self.runner.dispatcher.busy)
