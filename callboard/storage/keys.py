@@ -97,6 +97,10 @@ class QueueKeys:
         """String: the enqueue nonce of a task that was deleted within the last minute."""
         return f"{self.prefix}t:{local_id}"
 
+    def last_run(self, local_id: str) -> str:
+        """String: the number of a foreign id's last run, as long as that run is there."""
+        return f"{self.prefix}r:{local_id}"
+
     def unreadable(self, local_id: str) -> str:
         """String: the bytes of a record that could not be decoded, kept for a week."""
         return f"{self.prefix}bad:{local_id}"

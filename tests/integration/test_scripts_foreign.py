@@ -113,13 +113,32 @@ def test_runs_of_an_earlier_first_one_are_never_written_over(queue: ScriptedQueu
         assert queue.delete("m.1") == ("ok", "completed")
     else:
         assert queue.call("prune", "completed", -1, 0, 10) == [1, 0]
+    # It lives, so neither another enqueue nor a resend of its own is a new run.
+    assert enqueue(queue, "c") == ("m.1~2", "running")
+    assert enqueue(queue, "b") == ("m.1~2", "running")
+    assert queue.complete(second, token) == "ok"
+    assert enqueue(queue, "b") == ("m.1~2", "completed")
     assert enqueue(queue, "c") == ("m.1", "queued")
     run_next(queue)
     assert enqueue(queue, "d") == ("m.1~3", "queued")
     found = queue.look()
-    assert found.records["m.1~2"].state == "running"
-    assert queue.complete(second, token) == "ok"
+    assert found.records["m.1~2"].state == "completed"
     assert enqueue(queue, "d") == ("m.1~3", "queued")
+
+
+def test_where_the_last_run_is_found_goes_with_it(queue: ScriptedQueue) -> None:
+    enqueue(queue, "a")
+    run_next(queue)
+    enqueue(queue, "b")
+    run_next(queue)
+    last_run = queue.keys.last_run("m.1")
+    assert queue.delete("m.1") == ("ok", "completed")
+    assert queue.client.ttl(last_run) == -1
+    assert queue.delete("m.1~2") == ("ok", "completed")
+    assert 0 < queue.client.ttl(last_run) <= 60
+    # For so long a resend is known by it, and another enqueue begins at the first again.
+    assert enqueue(queue, "b") == ("m.1~2", "deleted")
+    assert enqueue(queue, "c") == ("m.1", "queued")
 
 
 def test_many_leftover_runs_are_passed_in_bounded_steps(queue: ScriptedQueue) -> None:

@@ -393,5 +393,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.agrees_with_the_model()
         prefix = self.queue.keys.prefix.encode()
         left = {key.removeprefix(prefix).decode() for key in self.keys()}
-        strays = {key for key in left if key not in RESIDUE and not key.startswith("t:")}
+        for key in (key for key in left if key.startswith(("t:", "r:"))):
+            assert self.client.pttl(f"{self.queue.keys.prefix}{key}") > 0, "it goes by itself"
+        strays = {key for key in left if key not in RESIDUE and not key.startswith(("t:", "r:"))}
         assert not strays, "keys that nobody will ever drop"

@@ -25,6 +25,8 @@ class Engine:
         self.clock, self.seen = START_MS, 0
         self.tasks: dict[str, Task] = {}
         self.tombs: dict[str, str] = {}
+        #: Of foreign ids; the first run may be gone while the last one lives.
+        self.last_runs: dict[str, int] = {}
         self.claims: dict[str, tuple[str, list[str]]] = {}
         self.outbox: dict[str, bytes] = {}
         self.fair = [Fairness() for _ in range(10)]
@@ -92,7 +94,7 @@ class Engine:
                 replies.append((id, "full"))
             else:
                 if id != new.id:
-                    self.tasks[new.id].runs = int(id.rpartition("~")[2])
+                    self.tasks[new.id].runs = self.last_runs[new.id] = int(id.rpartition("~")[2])
                 task = Task(replace(new, id=id), self.now, max_attempts=new.max_attempts)
                 task.expires = self.now + new.expires_in_ms if new.expires_in_ms else 0
                 self.tasks[id] = task
@@ -108,23 +110,27 @@ class Engine:
     def _resolve(self, id: str, nonce: str) -> tuple[str, str]:
         base = self.tasks.get(id)
         if base is None:
-            buried = id in self.tombs and nonce in ("", self.tombs[id])
-            return id, "deleted" if buried else ""
+            if id in self.tombs and nonce in ("", self.tombs[id]):
+                return id, "deleted"
+            last_id = f"{id}~{self.last_runs.get(id, 0)}"
+            return self._answer_of(last_id, nonce) or (id, "")
         if nonce in ("", base.new.nonce):
             return id, base.state
-        if base.runs:
-            last_id = f"{id}~{base.runs}"
-            last = self.tasks.get(last_id)
-            if last and (last.new.nonce == nonce or last.state not in TERMINAL):
-                return last_id, last.state
-            if not last and self.tombs.get(last_id) == nonce:
-                return last_id, "deleted"
+        if base.runs and (answer := self._answer_of(f"{id}~{base.runs}", nonce)):
+            return answer
         if base.state not in TERMINAL:
             return id, base.state
         run = max(base.runs, 1) + 1
         while f"{id}~{run}" in self.tasks:  # left over from an earlier base
             run += 1
         return f"{id}~{run}", ""
+
+    def _answer_of(self, run: str, nonce: str) -> tuple[str, str] | None:
+        """A resend of a later run, or one while it lives; None: there is room for another."""
+        last = self.tasks.get(run)
+        if last and (last.new.nonce == nonce or last.state not in TERMINAL):
+            return run, last.state
+        return (run, "deleted") if not last and nonce and self.tombs.get(run) == nonce else None
 
     def turn(self, worker: str, nonce: str, want: int, lease_ms: int, ops: Iterable[Op] = ()) -> Turn:
         answers = [self._settle(op) for op in ops]

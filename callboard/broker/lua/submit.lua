@@ -14,19 +14,32 @@ local replies = {}
 local limit = tonumber(ARGV[2])
 local depth = limit > 0 and call('ZCARD', QUEUED) + call('ZCARD', PENDING) or 0
 
+-- What a later run of a foreign id says to `nonce`: its state when it is a resend, or lives; nil: run anew.
+local function answer_of(run, nonce)
+  local m = read(run)
+  if m and (m[NONCE] == nonce or not TERMINAL[m[STATE]]) then return m[STATE] end
+  return not m and call('GET', P .. 't:' .. run) == nonce and 'deleted' or nil
+end
+
 -- The run that this nonce belongs to: an existing one (a resend, or a live twin) with its state; or the id of
--- a new one, nil, and the first run's record, which counts them.
+-- a new one, nil, and the first run's record, which counts them. The first may have gone before a later one:
+-- then `r:ID` names that.
 local MAX_PROBES = 100
 local function resolve(id, nonce, raw, grave)
-  if not raw then return id, grave and (nonce == '' or nonce == grave) and 'deleted' or nil end
+  if not raw then
+    if grave and (nonce == '' or nonce == grave) then return id, 'deleted' end
+    local run = nonce ~= '' and call('GET', P .. 'r:' .. id)
+    local state = run and answer_of(id .. '~' .. run, nonce)
+    if state then return id .. '~' .. run, state end
+    return id, nil
+  end
   local base = decode(raw)
   if not base then return id, 'failed' end
   if nonce == '' or base[NONCE] == nonce then return id, base[STATE] end
   if base[RUNS] >= 2 then
     local last_id = id .. '~' .. integer(base[RUNS])
-    local last = read(last_id)
-    if last and (last[NONCE] == nonce or not TERMINAL[last[STATE]]) then return last_id, last[STATE] end
-    if not last and call('GET', P .. 't:' .. last_id) == nonce then return last_id, 'deleted' end
+    local state = answer_of(last_id, nonce)
+    if state then return last_id, state end
   end
   if not TERMINAL[base[STATE]] then return id, base[STATE] end
   base[RUNS] = math.max(base[RUNS], 1) + 1
@@ -62,7 +75,10 @@ for index, task in ipairs(tasks) do
   elseif limit > 0 and depth >= limit then
     replies[index] = { id, 'full', 0 }
   else
-    if first then write(task[1], first) end
+    if first then
+      write(task[1], first)
+      call('SET', P .. 'r:' .. task[1], integer(first[RUNS]))
+    end
     local m = { [STATE] = 'queued', [PRIORITY] = math.max(0, math.min(9, task[7])), [SCORE] = 0, [FAIR] = task[5],
       [WEIGHT] = task[6], [NAME] = task[3], [OWNER] = task[4], [ATTEMPT] = '0', [REASON] = '' }
     local expires, due, queued_at = 0, task[9], 0
