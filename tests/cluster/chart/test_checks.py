@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.chart.helm import Helm
+from tests.cluster.chart.helm import CHART, Helm
 
 PROMETHEUS = {"serverAddress": "http://prometheus:9090"}
 
@@ -142,6 +142,23 @@ def test_memory_is_reckoned_in_every_unit(helm: Helm, memory: str, limit: str, f
         helm.render(values)
     else:
         assert "workers.one: 2 slots" in helm.refusal(values)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("workers.default.terminationGracePeriodSeconds=89", "89 is less than drainSeconds + 30 = 90"),
+        ("workers.default.slots=9", "workers.default: 9 slots"),
+        ("workers.default.autoscaling.mode=hpa,workers.default.replicas=1", "workers.default.replicas"),
+        ("workers.default.autoscaling.mode=hpa,workers.default.autoscaling.minReplicas=11", "minReplicas 11"),
+        ("api.autoscaling.enabled=true,api.replicas=2", "api.replicas"),
+    ],
+)
+def test_a_number_from_the_command_line_is_checked_too(helm: Helm, given: str, told: str) -> None:
+    # Helm makes other numbers of --set than of a file.
+    done = helm.run("template", "callboard", str(CHART), "--kube-version", "1.37.1", "--set", given)
+    assert done.returncode != 0
+    assert told in done.stderr
 
 
 def test_a_container_without_a_limit_is_not_reckoned(helm: Helm) -> None:

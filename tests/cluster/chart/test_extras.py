@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.cluster.chart.helm import CHART, CLUSTER_WIDE, Helm, Object
+from tests.cluster.chart.helm import CHART, CLUSTER_WIDE, NEWEST, Helm, Object
 
 REPOSITORY = CHART.parents[2]
 
@@ -160,3 +161,29 @@ def test_nothing_of_monitoring_is_there_unless_asked_for(helm: Helm) -> None:
     rendered = helm.render(crds=())
     assert not rendered.all("PodMonitor") + rendered.all("PrometheusRule")
     assert not [item for item in rendered.all("ConfigMap") if "dashboard" in item["metadata"]["name"]]
+
+
+def test_it_can_be_part_of_another_chart(helm: Helm, tmp_path: Path) -> None:
+    parent = {"apiVersion": "v2", "name": "shop", "version": "1.0.0"}
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(parent), encoding="utf-8")
+    (tmp_path / "charts").mkdir()
+    (tmp_path / "charts" / "callboard").symlink_to(CHART)
+    values = {
+        "global": {"imageRegistry": "mirror", "theirs": 1},
+        "callboard": {"workers": {"default": None, "mail": {"queues": ["mail"]}}},
+    }
+    done = helm.run(
+        "template",
+        "shop",
+        str(tmp_path),
+        "--kube-version",
+        NEWEST,
+        "--values=-",
+        given=yaml.safe_dump(values),
+    )
+    assert done.returncode == 0, done.stderr
+    objects = [item for item in yaml.safe_load_all(done.stdout) if item]
+    deployments = {item["metadata"]["name"]: item for item in objects if item["kind"] == "Deployment"}
+    assert {*deployments} == {"shop-callboard-api", "shop-callboard-scheduler", "shop-callboard-worker-mail"}
+    (container,) = deployments["shop-callboard-api"]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "mirror/callboard-api:0.1.0"

@@ -234,4 +234,4 @@ def test_policies_let_in_whom_they_are_told_and_the_test(helm: Helm) -> None:
     test = next(item for item in rendered.all("Pod") if item["metadata"]["name"] == "callboard-test")
     assert http["from"][1]["podSelector"]["matchLabels"].items() <= test["metadata"]["labels"].items()
     assert "monitoring" in str(metrics["from"])
-    assert ports(policy(rendered, "worker")["egress"]) == {443}
+    assert ports(policy(rendered, "worker")["egress"]) == {53, 6379, 443, 6443}

@@ -26,14 +26,17 @@
 {{- define "callboard.workerSets" -}}
 {{- $sets := dict -}}
 {{- range $name, $own := .Values.workers -}}
+{{- /* As a subchart's value a null may come through, which at the top takes the key away. */ -}}
+{{- if not (kindIs "invalid" $own) -}}
 {{- $set := deepCopy $.Values.workerDefaults -}}
-{{- include "callboard.mergeInto" (list $set (deepCopy ($own | default dict))) -}}
+{{- include "callboard.mergeInto" (list $set (deepCopy $own)) -}}
 {{- range list "resources" "env" "nodeSelector" "annotations" "podAnnotations" "podLabels" "strategy" -}}
 {{- include "callboard.withoutNulls" (get $set .) -}}
 {{- end -}}
 {{- if $set.enabled -}}
 {{- include "callboard.checkWorkerSet" (list $ $name $set) -}}
 {{- $_ := set $sets $name $set -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $sets -}}
@@ -60,8 +63,8 @@
 {{- fail (printf "%s: %d slots × slotMemory %v + runnerMemory %v are %.0f MiB, but 0.85 of resources.limits.memory (%v) are %.0f MiB. Raise the limit to %.0fMi or more, or lower slots or slotMemory" $at $slots $set.slotMemory $set.runnerMemory $need . $room (ceil (divf $need 0.85))) -}}
 {{- end -}}
 {{- end -}}
-{{- if kindIs "float64" $set.terminationGracePeriodSeconds -}}
-{{- if lt $set.terminationGracePeriodSeconds (addf $set.drainSeconds 30.0) -}}
+{{- if not (kindIs "invalid" $set.terminationGracePeriodSeconds) -}}
+{{- if lt (float64 $set.terminationGracePeriodSeconds) (addf $set.drainSeconds 30.0) -}}
 {{- fail (printf "%s.terminationGracePeriodSeconds: %v is less than drainSeconds + 30 = %v: running tasks would be killed while they drain. Raise it, or leave it unset" $at $set.terminationGracePeriodSeconds (addf $set.drainSeconds 30.0)) -}}
 {{- end -}}
 {{- end -}}
