@@ -4,15 +4,16 @@
 #   docker build --target worker -t callboard-worker .
 #   scripts/images/build.sh                           with buildah, without an image registry
 #
-# Every stage starts from one base: the virtual environments link to its Python. It needs Python 3.11 or
-# newer with venv, and either tini or apt. Behind a mirror give pip its configuration as the secret `pip`.
+# Every stage starts from one base, a Debian with Python 3.11 or newer and venv: the virtual environments link to
+# its Python. Behind a mirror give pip its configuration as the secret `pip`.
 ARG BASE_IMAGE=python:3.13-slim-bookworm
 
 # Tools that build, none of which ships. pip installs from here into the environments that do.
 FROM ${BASE_IMAGE} AS build
 RUN mkdir -p /build/bin \
     && { command -v tini || { apt-get update && apt-get install -y --no-install-recommends tini; }; } \
-    && cp "$(command -v tini)" /build/bin/tini
+    && cp "$(command -v tini)" /build/bin/tini \
+    && dpkg-query -s tini > /build/bin/tini.status
 COPY requirements/build.txt /build/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv /build/tools \
@@ -68,7 +69,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 FROM ${BASE_IMAGE} AS base
 # Libraries ask for the user's name; the number alone decides what it may do.
 RUN echo 'callboard:x:65532:65532:Callboard:/tmp:/usr/sbin/nologin' >> /etc/passwd \
-    && echo 'callboard:x:65532:' >> /etc/group
+    && echo 'callboard:x:65532:' >> /etc/group \
+    && mkdir /app
 ENV PATH=/opt/callboard/venv/bin:/opt/callboard/lib/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \
@@ -76,14 +78,8 @@ ENV PATH=/opt/callboard/venv/bin:/opt/callboard/lib/bin:/usr/local/bin:/usr/bin:
 WORKDIR /app
 USER 65532:65532
 ARG BASE_IMAGE
-ARG VERSION=0
-ARG REVISION=unknown
-ARG CREATED=1970-01-01T00:00:00Z
 LABEL org.opencontainers.image.vendor="Callboard contributors" \
     org.opencontainers.image.licenses="MIT" \
-    org.opencontainers.image.version="${VERSION}" \
-    org.opencontainers.image.revision="${REVISION}" \
-    org.opencontainers.image.created="${CREATED}" \
     org.opencontainers.image.base.name="${BASE_IMAGE}"
 
 FROM base AS api
@@ -94,6 +90,13 @@ COPY --from=callboard /opt/callboard/lib /opt/callboard/lib
 ENV CALLBOARD_API_HOST=0.0.0.0
 EXPOSE 8000 9000
 ENTRYPOINT ["/opt/callboard/venv/bin/python", "-m", "callboard_api"]
+# Last, since they change with each commit.
+ARG VERSION=0
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.created="${CREATED}"
 
 FROM base AS scheduler
 LABEL org.opencontainers.image.title="callboard-scheduler" \
@@ -102,13 +105,27 @@ COPY --from=scheduler-packages /opt/callboard/venv /opt/callboard/venv
 COPY --from=callboard /opt/callboard/lib /opt/callboard/lib
 EXPOSE 9000
 ENTRYPOINT ["/opt/callboard/venv/bin/python", "-m", "callboard_scheduler"]
+ARG VERSION=0
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.created="${CREATED}"
 
 FROM base AS worker
 LABEL org.opencontainers.image.title="callboard-worker" \
     org.opencontainers.image.description="Callboard's worker, with the shipped applications. Build yours FROM it."
 COPY --from=build /build/bin/tini /opt/callboard/bin/tini
+# Where scanners look for packages that were copied without dpkg.
+COPY --from=build /build/bin/tini.status /var/lib/dpkg/status.d/tini
 COPY --from=worker-packages --chown=65532:65532 /opt/callboard/venv /opt/callboard/venv
 COPY --from=callboard /opt/callboard/lib /opt/callboard/lib
 EXPOSE 9000
 # tini reaps what bodies leave behind. Without -g: SIGTERM is for the runner, which drains; its children work on.
 ENTRYPOINT ["/opt/callboard/bin/tini", "-s", "--", "/opt/callboard/venv/bin/python", "-m", "callboard_worker"]
+ARG VERSION=0
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.created="${CREATED}"

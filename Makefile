@@ -51,6 +51,11 @@ proof-cluster: setup ## the chart on a real control plane of this machine, as ro
 cluster-tools: ## build what proof-cluster runs, from source (Go 1.26, an hour, goes on where it was)
 	tests/cluster/tools/build.sh .cache/cluster-tools
 
+.PHONY: images
+images: setup ## build the images with buildah and run each, confined; as root on Debian (< 8 minutes)
+	scripts/images/images.sh
+	$(PYTEST) tests/cluster/images $(ARGS)
+
 .PHONY: bench
 bench: setup ## measure against Dramatiq and Huey; the table goes to bench/README.md
 	@test -d bench || { echo "bench: there is nothing to measure yet"; exit 1; }

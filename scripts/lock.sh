@@ -27,11 +27,12 @@ lock() {
         --no-emit-index-url --no-header --no-annotate $upgrade "$@" -o "$target/$out"
 }
 
-# The images hold what their service imports; a worker also runs the shipped applications.
+# The images hold what their service imports; a worker also runs the shipped applications. The command comes with
+# worker and scheduler, for those who look into a cluster from inside; the API holds what it serves with, alone.
 lock uv.txt requirements/uv.in
 lock api.txt pyproject.toml --extra api --extra cluster
-lock worker.txt pyproject.toml --extra worker --extra apps --extra cluster
-lock scheduler.txt pyproject.toml --extra scheduler --extra cluster
+lock worker.txt pyproject.toml --extra worker --extra apps --extra cli --extra cluster
+lock scheduler.txt pyproject.toml --extra scheduler --extra cli --extra cluster
 # What makes the wheel that goes into them.
 sed -n 's/^requires = \["\(.*\)"\]$/\1/p' pyproject.toml | lock build.txt -
 lock dev.txt pyproject.toml --all-extras --group dev

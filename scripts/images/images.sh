@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# `make images`: tools, base, the three images, their bills of materials and the example's image, then what they
+# weigh. Everything without an image registry; as root, on Debian or Ubuntu. tests/cluster/images runs them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+scripts/images/install-tools.sh
+export CONTAINERS_CONF=$PWD/scripts/images/containers.conf
+scripts/images/build.sh
+scripts/images/build.sh --context examples/own-image --tag localhost/acme-worker:latest
+.venv/bin/python scripts/images/sbom.py build/images localhost/callboard-{api,scheduler,worker}:latest
+podman images --format 'table {{.Repository}} {{.Size}}' --filter reference='localhost/*-*'
+# Stages of earlier builds that nothing stands on any more.
+buildah rmi --prune >/dev/null 2>&1 || true
