@@ -132,7 +132,7 @@ class Values:
             self._permit(root, path.split("."), f"Not a value of this chart; use {successor}.")
         worker_set = self._object("workerDefaults", self.defaults["workerDefaults"], with_defaults=False)
         return {
-            "$schema": "https://json-schema.org/draft-07/schema#",
+            "$schema": "http://json-schema.org/draft-07/schema#",
             "title": "Values of the chart callboard",
             "description": "Written by scripts/chart/pages.py from values.yaml.",
             **root,
