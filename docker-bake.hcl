@@ -31,6 +31,6 @@ target "image" {
     REVISION   = REVISION
     CREATED    = CREATED
   }
-  labels = notequal(SOURCE, "") ? { "org.opencontainers.image.source" = SOURCE } : {}
+  labels = { "org.opencontainers.image.source" = notequal(SOURCE, "") ? SOURCE : null }
   attest = ["type=sbom", "type=provenance,mode=max"]
 }

@@ -10,5 +10,3 @@ scripts/images/build.sh
 scripts/images/build.sh --context examples/own-image --tag localhost/acme-worker:latest
 .venv/bin/python scripts/images/sbom.py build/images localhost/callboard-{api,scheduler,worker}:latest
 podman images --format 'table {{.Repository}} {{.Size}}' --filter reference='localhost/*-*'
-# Stages of earlier builds that nothing stands on any more.
-buildah rmi --prune >/dev/null 2>&1 || true
