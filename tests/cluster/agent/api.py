@@ -100,6 +100,10 @@ class Api:
         except httpx.HTTPError as error:
             raise Away(str(error)) from error
 
+    def close(self) -> None:
+        """Close every connection."""
+        self._http.close()
+
     def _call(self, method: str, path: str, **options: Any) -> Object:
         try:
             reply = self._http.request(method, path, **options)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from tests.cluster.agent.probe import Check, Probe
 from tests.cluster.agent.volume import Volumes
 
 _SANDBOX = Path(__file__).with_name("sandbox.sh")
+_POLL_SECONDS = 0.05
+_LEAST_GRACE_SECONDS = 1.0
 _FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 1.0, 30.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -128,8 +131,11 @@ class Container:
                 self.stop(self._around.grace_seconds)
                 return
 
-    def stop(self, grace_seconds: float) -> None:
-        """preStop, SIGTERM to the main process alone, and after the grace period SIGKILL to its group."""
+    def stop(self, grace_seconds: float, hurry: threading.Event | None = None) -> None:
+        """preStop, SIGTERM to the main process alone, and after the grace period SIGKILL to its group.
+
+        hurry: once it is set, a second is left.
+        """
         if self._process is None:
             return
         deadline = time.monotonic() + grace_seconds
@@ -139,12 +145,15 @@ class Container:
             else:
                 self._check(hook, grace_seconds)
         self._process.send_signal(signal.SIGTERM)
-        try:
-            code = self._process.wait(max(deadline - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            print(f"{self._title}: killed, the grace period of {grace_seconds} s is over", flush=True)
-            self._kill()
-            code = self._process.wait()
+        while (code := self._process.poll()) is None:
+            if hurry and hurry.is_set():
+                deadline, hurry = min(deadline, time.monotonic() + _LEAST_GRACE_SECONDS), None
+            if time.monotonic() >= deadline:
+                print(f"{self._title}: killed, its grace period is over", flush=True)
+                self._kill()
+                code = self._process.wait()
+                break
+            time.sleep(_POLL_SECONDS)
         self._ended(code)
 
     def status(self) -> Object:

@@ -47,7 +47,7 @@ class Pod:
         spec = pod["spec"]
         self._first = [Container(around, c, first=True) for c in spec.get("initContainers") or []]
         self._main = [Container(around, c) for c in spec["containers"]]
-        self._wake, self._object_gone = threading.Event(), False
+        self._wake, self._object_gone = threading.Event(), threading.Event()
         self._started_at, self._since = stamp(), dict[str, tuple[bool, str]]()
         self._told: Object | None = None
         self._tell_at = 0.0
@@ -64,14 +64,14 @@ class Pod:
         self._wake.set()
 
     def gone(self) -> None:
-        """The object is no longer there: end at once."""
-        self._object_gone = True
+        """The object is no longer there (deleted by force, perhaps): end in a second, however it ends now."""
+        self._object_gone.set()
         self._wake.set()
 
     @property
     def leaving(self) -> bool:
         """It was deleted, and ends or has ended."""
-        return self._object_gone or "deletionTimestamp" in self.object["metadata"]
+        return self._object_gone.is_set() or "deletionTimestamp" in self.object["metadata"]
 
     def run(self) -> None:
         """The pod's whole life, in the thread that its processes belong to."""
@@ -88,13 +88,13 @@ class Pod:
         self._on_change()
         self._stop()
         self._network.close()
-        if not self._object_gone:
+        if not self._object_gone.is_set():
             self._delete()
         self._on_change()
 
     def _stop(self) -> None:
-        grace = 0 if self._object_gone else self._around.grace_seconds
-        stopping = [threading.Thread(target=c.stop, args=(grace,)) for c in self._first + self._main]
+        how = (self._around.grace_seconds, self._object_gone)
+        stopping = [threading.Thread(target=c.stop, args=how) for c in self._first + self._main]
         for thread in stopping:
             thread.start()
         for thread in stopping:
@@ -103,7 +103,7 @@ class Pod:
     def _delete(self) -> None:
         """The last status, then the object, for as long as it takes the API server to hear it."""
         path = f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
-        while not self._object_gone:
+        while not self._object_gone.is_set():
             try:
                 self._api.patch(
                     f"{path}/status", {"metadata": {"uid": self.uid}, "status": self._status(final=True)}

@@ -34,6 +34,9 @@ class Cluster:
         self.bridge = Bridge()
         self.control_plane: ControlPlane
         self.monitoring: Monitoring
+        self.kubeconfig: Path
+        #: For what is asked many times a second, where a kubectl each would be most of this machine's work.
+        self.api: Api
         #: Mounted at /ledger into pods of the test's own images.
         self.ledger = folder / "ledger"
 
@@ -45,7 +48,6 @@ class Cluster:
         self.control_plane = ControlPlane(self.tools, self.folder, self.components, self.bridge.address)
         self.control_plane.boot()
         self.kubeconfig = self.control_plane.kubeconfig("admin")
-        #: For what is asked many times a second, where a kubectl each would be most of this machine's work.
         self.api = Api(self.kubeconfig)
         self.start_agent()
         self.monitoring = Monitoring(self.tools, self.control_plane, self.components)
@@ -73,6 +75,8 @@ class Cluster:
 
     def shut_down(self) -> None:
         """End every process and take the bridge away. The folder stays, for its logs."""
+        if api := getattr(self, "api", None):
+            api.close()
         self.components.stop_all()
         self.bridge.remove()
 
