@@ -187,3 +187,30 @@ def test_it_can_be_part_of_another_chart(helm: Helm, tmp_path: Path) -> None:
     assert {*deployments} == {"shop-callboard-api", "shop-callboard-scheduler", "shop-callboard-worker-mail"}
     (container,) = deployments["shop-callboard-api"]["spec"]["template"]["spec"]["containers"]
     assert container["image"] == "mirror/callboard-api:0.1.0"
+
+
+def test_a_null_takes_a_variable_away_from_one_component(helm: Helm) -> None:
+    values = {"env": {"PROXY": "http://proxy"}, "api": {"env": {"PROXY": None, "CALLBOARD_LOG_FORMAT": None}}}
+    names = {
+        who: {env["name"] for env in pod["containers"][0].get("env", [])}
+        for who, pod in helm.render(values).pods()
+    }
+    assert not {"PROXY", "CALLBOARD_LOG_FORMAT"} & names["callboard-api"]
+    assert {"PROXY", "CALLBOARD_LOG_FORMAT"} <= names["callboard-worker-default"]
+
+
+def test_nulls_and_emptiness_break_nothing(helm: Helm) -> None:
+    values = {
+        "workers": {"default": None},
+        "commonLabels": None,
+        "env": None,
+        "api": {"podLabels": None, "resources": None, "podAnnotations": None, "probes": None},
+        "valkey": {"resources": None},
+        "scheduler": {"affinity": None, "strategy": {"rollingUpdate": None}},
+    }
+    rendered = helm.render(values)
+    assert [item["metadata"]["name"] for item in rendered.all("Deployment")] == [
+        "callboard-api",
+        "callboard-scheduler",
+    ]
+    assert "startupProbe" in rendered.one("Deployment", "api")["spec"]["template"]["spec"]["containers"][0]

@@ -32,7 +32,7 @@
 {{- end -}}
 {{- end -}}
 {{- if .Values.valkey.enabled -}}
-{{- with (.Values.valkey.resources.limits | default dict).memory -}}
+{{- with ((.Values.valkey.resources | default dict).limits | default dict).memory -}}
 {{- $most := mulf (include "callboard.mebibytes" . | float64) 0.6 -}}
 {{- if gt (include "callboard.mebibytes" $.Values.valkey.maxmemory | float64) $most -}}
 {{- fail (printf "valkey.maxmemory: %v is above 60%% of resources.limits.memory (%v), and a rewrite of the append-only file can double what is in use. At most %.0fMi" $.Values.valkey.maxmemory . (floor $most)) -}}

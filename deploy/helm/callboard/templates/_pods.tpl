@@ -20,7 +20,9 @@ an API server refuses a name twice. */ -}}
 {{- if not (and (kindIs "string" $value) (not $value)) -}}{{- $_ := set $env $name $value -}}{{- end -}}
 {{- end -}}
 {{- range $layer := slice . 2 -}}
-{{- range $name, $value := $layer -}}{{- $_ := set $env $name $value -}}{{- end -}}
+{{- range $name, $value := $layer -}}
+{{- if kindIs "invalid" $value -}}{{- $_ := unset $env $name -}}{{- else -}}{{- $_ := set $env $name $value -}}{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- range $name := keys $env | sortAlpha -}}
 {{- $value := get $env $name }}
@@ -95,7 +97,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- /* (list OWN DEFAULTS): the three probes; OWN's fields over the defaults', null for none. A handler of OWN's
 replaces the default's. */ -}}
 {{- define "callboard.probes" -}}
-{{- $own := index . 0 -}}
+{{- $own := index . 0 | default dict -}}
 {{- range $name, $probe := index . 1 -}}
 {{- if not (and (hasKey $own $name) (kindIs "invalid" (get $own $name))) -}}
 {{- $wanted := get $own $name | default dict -}}

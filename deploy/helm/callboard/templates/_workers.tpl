@@ -31,7 +31,7 @@
 {{- $set := deepCopy $.Values.workerDefaults -}}
 {{- include "callboard.mergeInto" (list $set (deepCopy $own)) -}}
 {{- range list "resources" "env" "nodeSelector" "annotations" "podAnnotations" "podLabels" "strategy" -}}
-{{- include "callboard.withoutNulls" (get $set .) -}}
+{{- include "callboard.withoutNulls" (get $set . | default dict) -}}
 {{- end -}}
 {{- if $set.enabled -}}
 {{- include "callboard.checkWorkerSet" (list $ $name $set) -}}
@@ -52,7 +52,7 @@
 {{- if and (has "*" $set.queues) (gt (len $set.queues) 1) -}}
 {{- fail (printf "%s.queues: `*` means all queues and stands alone; got %s" $at (join ", " $set.queues)) -}}
 {{- end -}}
-{{- with ($set.resources.limits | default dict).memory -}}
+{{- with (($set.resources | default dict).limits | default dict).memory -}}
 {{- $limit := include "callboard.mebibytes" . | float64 -}}
 {{- $slots := ternary 1 (int $set.slots) (eq $set.isolation "loop") -}}
 {{- $slot := include "callboard.mebibytes" $set.slotMemory | float64 -}}
