@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from callboard.cluster.faults import ClusterForbids
 from callboard.cluster.herald import DELETION_COST, PROTECTION
@@ -22,6 +23,7 @@ from callboard.cluster.kube import Kube
 from callboard.cluster.scales import Scales
 from callboard.inspector.scaling import Scaling
 from callboard.records.state import State
+from tests.cluster.chart.helm import Helm
 from tests.cluster.lab.components import Components
 from tests.cluster.lab.control_plane import ControlPlane
 from tests.cluster.lab.tools import ToolsMissing, find_tools
@@ -131,8 +133,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 def _prepare(plane: Plane) -> None:
     """A namespace, the Roles as the docs give them, and a node that takes no pod by itself."""
     plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    [block] = re.findall(r"```yaml\n(.*?kind: Role\n.*?)```", ROLES.read_text(encoding="utf-8"), re.DOTALL)
-    plane.run("apply", "-f", "-", given=block)
+    plane.run("apply", "-f", "-", given=_roles())
     for name in ("worker", "scheduler", "api"):
         plane.run("create", "serviceaccount", name)
         role, subject = f"--role=callboard-{name}", f"--serviceaccount={NAMESPACE}:{name}"
@@ -141,6 +142,11 @@ def _prepare(plane: Plane) -> None:
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {"taints": [taint]}}
     plane.apply(node)
     wait_until(lambda: plane.run("get", "serviceaccount", "-o", "name").count("default") == 1, 30, "default")
+
+
+def _roles() -> str:
+    [block] = re.findall(r"```yaml\n(.*?kind: Role\n.*?)```", ROLES.read_text(encoding="utf-8"), re.DOTALL)
+    return block
 
 
 @contextmanager
@@ -156,9 +162,11 @@ def pod_of(
 
 
 @pytest.fixture(autouse=True)
-def _in_the_cluster(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(plane.control_plane.port))
+def _in_the_cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "plane" in request.fixturenames:
+        port = request.getfixturevalue("plane").control_plane.port
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
 
 
 def test_a_worker_tells_what_it_has_in_hand(plane: Plane, redis_url: str, tmp_path: Path) -> None:
@@ -374,6 +382,26 @@ def test_the_api_shows_it(plane: Plane, redis_url: str, tmp_path: Path) -> None:
     finally:
         api.stop()
         plane.run("delete", "deployment", "shown")
+
+
+def test_the_chart_grants_what_the_page_says() -> None:
+    try:
+        helm = Helm(find_tools().program("helm4"))
+    except ToolsMissing as missing:
+        pytest.skip(str(missing))
+    chart = {role["metadata"]["name"]: _rights(role) for role in helm.render().all("Role")}
+    page = {role["metadata"]["name"]: _rights(role) for role in yaml.safe_load_all(_roles())}
+    assert chart == page
+
+
+def _rights(role: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
 
 
 def test_the_roles_give_what_is_used_and_no_more(plane: Plane, tmp_path: Path) -> None:
