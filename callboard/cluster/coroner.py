@@ -11,7 +11,7 @@ from typing import Final
 from callboard import clock
 from callboard.catalog.origin import Origin
 from callboard.cluster.facts import Pod, Termination
-from callboard.cluster.faults import ClusterError, ClusterForbids
+from callboard.cluster.faults import ClusterAway, ClusterError, ClusterForbids
 from callboard.cluster.kube import Kube
 from callboard.cluster.place import Place
 from callboard.maintenance.fate import Fate, by_note
@@ -27,6 +27,7 @@ _SKEW_MS: Final = 5_000
 _YOUNGER_MS: Final = 60_000
 #: So long is an answer waited for; then the worker's own note has to do.
 PATIENCE_SECONDS: Final = 3.0
+_AGAIN_SECONDS: Final = 0.3
 _KEPT_SECONDS: Final = 60.0
 _LONGEST_MESSAGE: Final = 200
 
@@ -127,25 +128,30 @@ class Coroner:
         while True:
             worker, origin = self._asked.get()
             case = self._cases.get(worker)
-            if case is None or clock.monotonic() - case.asked_at >= self._patience:
-                continue  # nobody waits for it any more
-            try:
-                case.fate = judge(origin, self._kube.pod(origin.pod))
-            except ClusterError as error:
-                self._failed(error)
-                case.fate = by_note(worker, origin)
-            except Exception:
-                logger.exception("The pod of worker %s could not be judged.", worker)
-                case.fate = by_note(worker, origin)
+            # Later than that nobody waits for it any more.
+            while (
+                case is not None and case.fate is None and clock.monotonic() - case.asked_at < self._patience
+            ):
+                try:
+                    case.fate = judge(origin, self._kube.pod(origin.pod))
+                except ClusterAway as error:
+                    # A connection that was closed while idle, or one of several API servers that restarts.
+                    logger.info("%s. It is asked again.", error)
+                    clock.sleep(_AGAIN_SECONDS)
+                except ClusterError as error:
+                    self._failed(error)
+                    case.fate = by_note(worker, origin)
+                except Exception:
+                    logger.exception("The pod of worker %s could not be judged.", worker)
+                    case.fate = by_note(worker, origin)
 
     def _failed(self, error: ClusterError) -> None:
-        if isinstance(error, ClusterForbids):
-            if not self._warned:
-                self._warned = True
-                logger.warning(
-                    "%s. Evicted and deleted workers are not told from crashed ones, unless they noted it "
-                    "themselves: grant this service account `get` on pods.",
-                    error,
-                )
-        else:
+        if not isinstance(error, ClusterForbids):
             logger.info("%s. A vanished worker is judged without.", error)
+        elif not self._warned:
+            self._warned = True
+            logger.warning(
+                "%s. Evicted and deleted workers are not told from crashed ones, unless they noted it "
+                "themselves: grant this service account `get` on pods.",
+                error,
+            )

@@ -142,6 +142,17 @@ def test_an_api_server_that_hangs_is_not_waited_for(server: KubeServer) -> None:
     assert verdict(asked, "w-2-abc", HERE) == Fate()
 
 
+def test_it_asks_again_when_an_api_server_restarts(server: KubeServer) -> None:
+    server.objects["pods/w-1"] = pod("w-1", deletionTimestamp="2026-11-22T10:01:00Z")
+    server.status = 503
+    asked = coroner(server)
+    assert asked("w-1-abc", HERE) is None
+    wait_until(lambda: server.asked, description="the first try")
+    server.status = 0
+    assert verdict(asked, "w-1-abc", HERE).cause == "its pod was deleted"
+    assert len(server.asked) >= 2
+
+
 def test_without_the_permission_it_says_so_once(server: KubeServer, caplog: pytest.LogCaptureFixture) -> None:
     server.status = 403
     asked = coroner(server)

@@ -24,6 +24,9 @@ from callboard_worker.runner import Runner
 
 logger = logging.getLogger(__name__)
 
+#: So long a worker that has ended everything else waits for its last word to be written.
+_LAST_WORD_SECONDS = 1.0
+
 
 class Berth:
     """One worker's place. `fates`: judges other workers that vanished; `host`: what this one is called after.
@@ -39,6 +42,7 @@ class Berth:
         self._herald: Herald | None = None
         self._runner: Runner | None = None
         self._origin: Origin | None = None
+        self._leaving: threading.Thread | None = None
         self._left = False
 
     def moor(self, runner: Runner) -> None:
@@ -68,11 +72,14 @@ class Berth:
     def cast_off(self) -> None:
         """The worker was told to stop: note that, and look why. Does not wait."""
         # If it is killed before its tasks have ended, this tells the others that it was not their fault.
-        threading.Thread(target=self._look, name="cast-off", daemon=True).start()
+        self._leaving = threading.Thread(target=self._look, name="cast-off", daemon=True)
+        self._leaving.start()
 
     def leave(self, clean: bool) -> None:
         """The worker has ended what it held (`clean`), or gave up."""
         self._left = True
+        if self._leaving is not None:
+            self._leaving.join(_LAST_WORD_SECONDS)
         if self._herald is not None:
             self._herald.stop()
         if clean and self._runner is not None:
