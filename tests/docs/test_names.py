@@ -27,7 +27,8 @@ NO_MODULES = {
     "callboard.probe",
     "callboard.dev",  # what labels and annotations of Kubernetes begin with
 }
-TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):", MAKEFILE, re.MULTILINE))
 SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields}
 SECRETS = {
     PREFIX + name.upper() + "_FILE"
