@@ -36,13 +36,15 @@ LONGEST_TEXT = 255
 MOST_TAGS = 100
 #: By how much a submitter's clock may be ahead of ours for its ten years.
 _CLOCKS_APART_MS = 24 * 3600 * 1000
+_WHOLE = {int, bool}
 #: Half a surrogate pair has no UTF-8; control characters part the fields of events.
 _UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 _SUBMIT = script("callboard.broker", "submit")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Nobody changes one; freezing it would double what making it costs, in each submit.
+@dataclass(slots=True, kw_only=True)
 class Submission:
     """A task to be accepted. Give `payload` (JSON object) or `message` (an encoded Dramatiq message).
 
@@ -76,7 +78,10 @@ class Submission:
     def __post_init__(self) -> None:
         words = (self.name, self.owner, self.fairness_key, *self.tags)
         try:
-            fit = not _UNFIT.search("".join(words)) and max(map(len, words)) <= LONGEST_TEXT
+            text = "".join(words)
+            fit = not _UNFIT.search(text) and (
+                len(text) <= LONGEST_TEXT or max(map(len, words)) <= LONGEST_TEXT
+            )
         except TypeError:
             fit = False
         if not fit:
@@ -88,7 +93,7 @@ class Submission:
             raise Invalid(f"tags: expected at most {MOST_TAGS} words.")
         numbers = (self.delay_ms, self.due_at_ms, self.expires_in_ms, self.priority)
         # A number with a fraction would come back as one, where readers expect none.
-        if not all(isinstance(number, int) for number in numbers) or not 0 < self.weight < math.inf:
+        if not (set(map(type, numbers)) <= _WHOLE and 0 < self.weight < math.inf):
             raise Invalid(f"Expected whole numbers and a weight above 0; got {numbers}, {self.weight}.")
         latest = LONGEST_DELAY_MS
         if self.due_at_ms:

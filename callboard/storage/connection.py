@@ -67,7 +67,9 @@ class _Base:
 
     def _gauge(self, prefix: str) -> _Memory:
         # A cluster's nodes fill separately; elsewhere there is one.
-        return self._memory.setdefault(prefix if self.address.kind == "cluster" else "", _Memory())
+        place = prefix if self.address.kind == "cluster" else ""
+        found = self._memory.get(place)
+        return self._memory.setdefault(place, _Memory()) if found is None else found
 
     def _words(self, call: ScriptCall, share: float) -> tuple[Any, ...]:
         if call.script.flags:
