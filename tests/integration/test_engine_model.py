@@ -12,7 +12,17 @@ from callboard.storage.connection import Connection
 from tests.support.engine_machine import EngineMachine, only
 
 CORNERS = {
-    "fairness": ("submit", "claim", "settle", "cancel", "retry", "a_worker_is_silent", "tidy", "purge"),
+    "fairness": (
+        "submit",
+        "claim",
+        "settle",
+        "cancel",
+        "retry",
+        "a_worker_is_silent",
+        "an_unreadable_one_is_dropped",
+        "tidy",
+        "purge",
+    ),
     "leases": (
         "submit",
         "claim",

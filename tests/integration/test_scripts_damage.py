@@ -91,6 +91,46 @@ def test_a_claim_that_finds_no_body_gives_the_fair_place_back(queue: ScriptedQue
     assert queue.look().fair[5]["a"][2] == 1
 
 
+@pytest.mark.parametrize("damage", [another_version, cut_off], ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("how", ["claim", "cancel", "delete", "purge"])
+def test_its_key_gets_the_place_back(queue: ScriptedQueue, damage: Damage, how: str) -> None:
+    """Else the key of a backlog that is cancelled would go on waiting behind it."""
+    queue.submit(NewTask("bad", key="a"), NewTask("same", key="a"), NewTask("other", key="b"))
+    damage(queue, "bad")
+    match how:
+        case "claim":
+            assert queue.claim(1) == []
+        case "cancel":
+            assert queue.cancel("bad") == ("conflict", "failed")
+        case "delete":
+            assert queue.delete("bad") == ("ok", "failed")
+        case "purge":
+            assert queue.call("purge", "queued", 1, "")[0] == 1
+    assert {key: n for key, (_, _, n) in queue.look().fair[5].items()} == {"a": 1, "b": 1}
+    assert queue.cancel("same") == ("done", "cancelled")
+    assert "a" not in queue.look().fair[5]
+
+
+def test_a_count_that_nobody_can_put_right_is_forgotten_once_it_means_nothing(queue: ScriptedQueue) -> None:
+    queue.submit(
+        NewTask("bad", key="a"), NewTask("same", key="a"), *(NewTask(f"b{n}", key="b") for n in range(6))
+    )
+    garbage(queue, "bad")
+    assert queue.cancel("bad") == ("conflict", "failed")
+    assert queue.look().fair[5]["a"][2] == 2, "one too many"
+    queue.claim(3)
+    queue.call("tidy", 5, "0")
+    assert "a" in queue.look().fair[5], "the clock has not passed its tail"
+    queue.claim(2)
+    queue.call("tidy", 5, "0")
+    assert queue.look().fair[5].keys() == {"b"}
+    queue.claim(6)
+    queue.call("tidy", 5, "0")
+    found = queue.look()
+    assert found.fair == {}
+    assert "g5" not in found.meta
+
+
 @damages
 def test_a_due_one_fails(queue: ScriptedQueue, damage: Damage) -> None:
     queue.submit(NewTask("bad", delay_ms=1000), NewTask("good", delay_ms=1000))

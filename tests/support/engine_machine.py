@@ -228,6 +228,17 @@ class EngineMachine(RuleBasedStateMachine):
             delivery,
         )
 
+    @having("queued")
+    @rule(data=st.data(), keep=st.integers(80, 200))
+    def an_unreadable_one_is_dropped(self, data: st.DataObject, keep: int) -> None:
+        id = data.draw(st.sampled_from(self.ids("queued")))
+        raw: Any = self.client.get(self.queue.keys.mutable(id))
+        self.client.set(self.queue.keys.mutable(id), b"?" + raw[1:keep])
+        self.model.drop_unreadable(id)
+        if data.draw(st.booleans()):
+            assert self.queue.cancel(id) == ("conflict", "failed")
+        assert self.queue.delete(id) == ("ok", "failed")
+
     @having("failed", "cancelled")
     @rule(data=st.data(), attempts=st.sampled_from((1, 3, -1)), delivery=deliveries)
     def retry(self, data: st.DataObject, attempts: int, delivery: str) -> None:

@@ -322,6 +322,13 @@ class Engine:
         self.tombs[id] = task.new.nonce
         return "ok", task.state
 
+    def drop_unreadable(self, id: str) -> None:
+        """What is left of a queued task's record cannot be decoded; it is buried and deleted."""
+        task = self.tasks.pop(id)
+        self._fair(task).leave(task)
+        self.tombs[id] = ""
+        self._close()
+
     def purge(self, state: str, limit: int, before: int, skip: int) -> tuple[int, int, int]:
         """Dropped, looked at, and how many to skip in the next step."""
         looked = self.within(state)[skip : skip + limit]

@@ -10,6 +10,8 @@ local m = read(id)
 if m == nil then return { 'missing', '' } end
 if m == false then
   bury(id)
+  fair_flush()
+  stamp()
   return { 'conflict', 'failed' }
 end
 local state = m[STATE]

@@ -80,8 +80,10 @@ local function claim(worker, nonce, want, lease_ms)
     local m = raws[2 * (index - seen) - 1]
     m = m and decode(m)
     if not m or not body then
-      call('ZREM', QUEUED, id)
-      if m then fair_leave(m) end
+      if m then
+        call('ZREM', QUEUED, id)
+        fair_leave(m)
+      end
       bury(id)
       moved = moved + 1
     elseif m[EXPIRES] > 0 and m[EXPIRES] <= now then

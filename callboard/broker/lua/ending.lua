@@ -29,6 +29,7 @@ end
 local function bury(id)
   local raw = call('GET', P .. 'm:' .. id)
   local m = blank('unknown', 'default')
+  fair_abandon(id)
   forsake(id)
   m[MAX_ATTEMPTS], m[CREATED] = 0, tonumber(call('ZSCORE', ALL, id) or now)
   call('ZADD', ALL, m[CREATED], id)

@@ -5,7 +5,7 @@
 local K = 562949953421312 -- inline: 2^49: nine priorities above any tag stay exact in a double
 local fair_v, fair_s, fair_keys = {}, {}, {}
 -- As they stand in `meta`; and whether the priority's last change was an entry: then it is not empty.
-local fair_was, fair_filled = {}, {}
+local fair_was, fair_filled, fair_lost = {}, {}, {}
 
 local function fair_load(p)
   if not fair_v[p] then
@@ -78,6 +78,22 @@ local function fair_leave(m)
   fair_exit(m[PRIORITY], fair_key(m[PRIORITY], m[FAIR]))
 end
 
+-- Before an id whose record cannot be decoded leaves `queued`. What is left of the record may still name its
+-- key (the sixth field, behind four bytes); if not, `g` in `meta` says that some key counts one too many.
+local function fair_abandon(id)
+  local score = call('ZSCORE', QUEUED, id)
+  if not score then return end
+  local p = math.floor(tonumber(score) / K)
+  local raw = call('GET', P .. 'm:' .. id)
+  local good, _, _, _, _, _, _, key = pcall(cmsgpack.unpack_limit, raw or '', 6, 4)
+  fair_load(p)
+  if good and type(key) == 'string' and call('HEXISTS', P .. 'fair:' .. p, key) == 1 then
+    fair_exit(p, fair_key(p, key))
+  else
+    fair_lost[p] = true
+  end
+end
+
 -- Write what changed. Call it after the sets have changed: it looks whether a priority ran empty.
 local function fair_flush()
   for p, keys in pairs(fair_keys) do
@@ -93,6 +109,7 @@ local function fair_flush()
           call('HSET', hash, key, string.format('%d %d %d', entry[1], entry[2], entry[3]))
         end
       end
+      if fair_lost[p] then call('HSET', META, 'g' .. p, '1') end
     end
     local v, s = fair_v[p], fair_s[p]
     if v ~= fair_was[p][1] or s ~= fair_was[p][2] then

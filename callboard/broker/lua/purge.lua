@@ -17,6 +17,7 @@ local dropped = 0
 for _, id in ipairs(ids) do
   local m = read(id)
   if not m or m[CREATED] <= before then
+    if state == 'queued' and not m then fair_abandon(id) end
     call('ZREM', P .. state, id)
     if state == 'queued' then
       call('ZREM', AGE, id)
