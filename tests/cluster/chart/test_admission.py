@@ -57,7 +57,7 @@ def test_every_pod_is_admitted(
     pods = []
     for who, spec in helm.render(None, name, kubernetes=OLDEST).pods():
         # What the lab's cluster does not have, and what a controller would put in.
-        lacking = {"priorityClassName", "serviceAccountName"}
+        lacking = {"priorityClassName", "runtimeClassName", "serviceAccountName"}
         bare = {key: value for key, value in spec.items() if key not in lacking}
         if "valkey" in who:
             bare["volumes"] = [*bare["volumes"], {"name": "data", "emptyDir": {}}]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
-from tests.cluster.chart.helm import Helm, Rendered
+from tests.cluster.chart.helm import CHART, Helm, Rendered
 
 MIB = 1024 * 1024
 UNITS = {"m": 0.001, "Mi": MIB, "Gi": 1024 * MIB, "": 1}
@@ -108,13 +109,38 @@ def test_names_carry_the_release(helm: Helm) -> None:
     assert {item["metadata"]["name"].split("-")[0] for item in short.objects} == {"cb"}
 
 
-def test_the_notes_lead_to_the_key_and_the_first_task(helm: Helm) -> None:
-    chart = helm.run(
-        "install", "callboard", "deploy/helm/callboard", "--dry-run=client", "--namespace", "work"
+def notes(helm: Helm, values: dict[str, Any]) -> str:
+    done = helm.run(
+        *("install", "callboard", str(CHART), "--dry-run=client", "--namespace", "work"),
+        "--values=-",
+        given=json.dumps(values),
     )
-    notes = chart.stdout.partition("NOTES:")[2]
-    assert "get secret callboard-auth" in notes
-    assert "port-forward service/callboard-api 8000:8000" in notes
-    assert '{"name": "callboard.ping"}' in notes
-    assert "FROM callboard-worker" in notes
-    assert "scale deployment/callboard-worker-default" in notes
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("NOTES:")[2]
+
+
+def test_the_notes_lead_to_the_key_and_the_first_task(helm: Helm) -> None:
+    told = notes(helm, {})
+    assert "get secret callboard-auth" in told
+    assert "port-forward service/callboard-api 8000:8000" in told
+    assert '{"name": "callboard.ping"}' in told
+    assert "FROM callboard-worker" in told
+    assert "scale deployment/callboard-worker-default" in told
+    assert "data-callboard-valkey-0" in told
+
+
+def test_the_notes_say_what_holds_a_sets_pods(helm: Helm) -> None:
+    told = notes(
+        helm,
+        {
+            "workers": {
+                "default": {"autoscaling": {"mode": "hpa"}},
+                "fixed": {"queues": ["a"], "replicas": 2},
+            }
+        },
+    )
+    assert "1 to 10 by an HPA, which undoes `kubectl scale`" in told
+    assert "/apis/external.metrics.k8s.io/v1beta1/namespaces/work/callboard_queue_demand_slots" in told
+    assert "default is sized on the demand of all queues" in told
+    assert "until the next upgrade, which sets 2 again" in told
+    assert "NO WORKER SET IS ON" in notes(helm, {"workers": {"default": None}})

@@ -193,6 +193,10 @@ def test_placement_volumes_labels_and_annotations_are_passed_on(helm: Helm) -> N
         "podAnnotations": {"note": "pod"},
         "annotations": {"note": "deployment"},
         "priorityClassName": "batch",
+        "runtimeClassName": "gvisor",
+        "envFrom": [{"secretRef": {"name": "acme"}}],
+        "initContainers": [{"name": "fetch", "image": "fetch"}],
+        "extraContainers": [{"name": "beside", "image": "beside"}],
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "100%", "maxUnavailable": 0}},
     }
     made = worker(helm, own)
@@ -203,6 +207,10 @@ def test_placement_volumes_labels_and_annotations_are_passed_on(helm: Helm) -> N
         own["affinity"],
         "batch",
     )
+    assert spec["runtimeClassName"] == "gvisor"
+    assert spec["initContainers"] == own["initContainers"]
+    assert [container["name"] for container in spec["containers"]] == ["worker", "beside"]
+    assert spec["containers"][0]["envFrom"] == own["envFrom"]
     assert own["extraVolumes"][0] in spec["volumes"]
     assert own["extraVolumeMounts"][0] in spec["containers"][0]["volumeMounts"]
     assert made["spec"]["template"]["metadata"]["labels"]["tier"] == "gpu"
