@@ -30,7 +30,6 @@ BATCH_TASKS, BATCH_BYTES = 100, 256 * 1024
 _RECORD_BYTES = 256
 #: A replica that has not confirmed a submit after so long counts as absent.
 CONFIRMED_WITHIN_MS = 1000
-_REGISTER_SECONDS = 60.0
 LONGEST_DELAY_MS = 3653 * 24 * 3600 * 1000
 LONGEST_TEXT = 255
 MOST_TAGS = 100
@@ -165,10 +164,9 @@ def submit(
                 )
                 replies[index] = Submitted(f"{queue}_{named[index][0]}", State.PENDING, full)
             continue
-        # Once a minute, not once a process: a registry that was lost with its Redis comes back.
-        if clock.monotonic() - keys.registered.get(queue, float("-inf")) > _REGISTER_SECONDS:
+        if keys.unregistered((queue,)):
             yield Command("SADD", keys.queues, queue)
-            keys.registered[queue] = clock.monotonic()
+            keys.note_registered(queue)
         chunks = list(_chunks(indexes, named))
         calls = (
             ScriptCall(

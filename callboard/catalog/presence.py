@@ -62,10 +62,17 @@ class Presence:
 
 
 def show(keys: Keys, presence: Presence, ttl_ms: int = PRESENCE_MS) -> Operation[None]:
-    """Write the entry anew; works at maxmemory."""
+    """Write the entry anew; works at maxmemory.
+
+    Its queues are registered too: what a worker serves has figures, or its autoscaler would be blind until
+    the first task.
+    """
     body = json.dumps(asdict(presence), separators=(",", ":"))
     yield ScriptCall(_SHOW, keys.worker(presence.id), (body, ttl_ms))
     yield ScriptCall(_ENROL, keys.workers, (presence.id,))
+    for name in keys.unregistered(presence.queues):
+        yield ScriptCall(_ENROL, keys.queues, (name,))
+        keys.note_registered(name)
 
 
 def withdraw(keys: Keys, worker: str) -> Operation[None]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+
+from callboard import clock
+
+_REGISTER_SECONDS = 60.0
 
 #: The six states' sets, in the order of a task's life.
 STATE_SETS = ("pending", "queued", "running", "completed", "failed", "cancelled")
@@ -120,16 +125,28 @@ class Keys:
     def __init__(self, namespace: str = "cb") -> None:
         self.namespace = namespace
         self.queue = lru_cache(maxsize=4096)(self._queue)
-        #: When this process put a queue into `queues`, so that a submit stays one round trip (monotonic).
-        self.registered: dict[str, float] = {}
+        # When this process put a queue into `queues`, so that a submit stays one round trip (monotonic).
+        self._registered: dict[str, float] = {}
 
     def _queue(self, name: str) -> QueueKeys:
         return QueueKeys(self.namespace, name)
 
     @property
     def queues(self) -> str:
-        """Set of the names of queues that have had a task."""
+        """Set of the names of queues that have had a task or a worker."""
         return f"{self.namespace}:queues"
+
+    def unregistered(self, names: Sequence[str]) -> list[str]:
+        """Those that this process has not put into `queues` within the last minute.
+
+        Once a minute, not once a process: a registry that was lost with its Redis comes back.
+        """
+        before = clock.monotonic() - _REGISTER_SECONDS
+        return [name for name in names if self._registered.get(name, float("-inf")) < before]
+
+    def note_registered(self, name: str) -> None:
+        """It stands in `queues` now."""
+        self._registered[name] = clock.monotonic()
 
     @property
     def workers(self) -> str:

@@ -106,7 +106,7 @@ def test_a_flushed_redis_stops_what_it_no_longer_knows_and_serves_what_comes(
         lost += board.submit("coro.nap", payload={"seconds": 60})
         board.await_state(lost, State.RUNNING)
         board.connection.client.flushall()
-        board.keys.registered.clear()  # else this submitter registers its queues again within a minute
+        board.keys._registered.clear()  # else this submitter registers its queues again within a minute
         wait_until(lambda: worker.said.count("was lost; its body is stopped") == 3, 20, "three lines")
         assert {board.run(inspector.get(board.keys, task)) for task in lost} == {None}
         wait_until(lambda: board.workers() == [worker.id], 20, "its presence")
