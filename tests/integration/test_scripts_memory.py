@@ -19,7 +19,7 @@ class FullQueue(ScriptedQueue):
 
     def fill(self) -> None:
         """Write until a plain write is refused, in ever smaller pieces."""
-        for size in (100_000, 1_000, 1):
+        for size in (100_000, 1_000, 100, 30, 10, 3, 1):
             try:
                 while True:
                     self.client.rpush("filler", b"x" * size)
