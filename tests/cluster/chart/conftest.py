@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from pathlib import Path
-
 import pytest
 
 from tests.cluster.chart.helm import Helm
+from tests.cluster.lab.tools import ToolsMissing, find_tools
 
 
 def _helm(name: str) -> Helm:
-    folders = os.pathsep.join(filter(None, [os.environ.get("CLUSTER_TOOLS"), os.environ.get("PATH")]))
-    if path := shutil.which(name, path=folders):
-        return Helm(Path(path))
-    pytest.skip(f"no {name} in $CLUSTER_TOOLS or on PATH: `make cluster-tools` builds it")
+    try:
+        return Helm(find_tools().program(name))
+    except ToolsMissing as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="session")
