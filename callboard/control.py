@@ -1,4 +1,4 @@
-"""The operator door: cancel, retry, resubmit, delete; pause, resume and purge a queue."""
+"""The operator door: cancel, retry, resubmit, delete; pause, resume, purge a queue; reweigh a key."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from callboard.broker.purge import PURGEABLE, purge
+from callboard.broker.reweigh import reweigh
 from callboard.broker.submission import NEW_WORK, Submission, SubmitLimits, Submitted, new_nonce, submit
 from callboard.errors import IllegalTransition, Invalid, TaskNotFound
 from callboard.records import ids, layout, store
@@ -152,4 +153,5 @@ __all__ = [
     "resubmit",
     "resume",
     "retry",
+    "reweigh",
 ]

@@ -63,6 +63,7 @@ SCHEDULER = ["catalog/tick", "catalog/swap", "maintenance/sample"]
 HOUSEKEEPING = [
     "maintenance/prune", "maintenance/strip", "maintenance/tidy", "maintenance/moment", "maintenance/tallies",
     "catalog/touch", "catalog/prune", "doctor/examine", "doctor/orphans", "doctor/priorities", "broker/live",
+    "broker/backlog", "broker/reweigh",
 ]  # fmt: skip
 
 
@@ -369,6 +370,7 @@ def test_housekeeping(name: str, stage: Stage) -> None:
             stage.do(lambda: published.prune(keys))
             insist(lambda: list(Checkup(through, mend=True).faults()), PATIENCE_SECONDS)
             stage.do(lambda: call(find("broker/live"), keys.queue(queue).prefix))
+            assert stage.do(lambda: control.reweigh(keys, queue, "default", 2)) == len(waiting)
     assert board.size(queue, State.COMPLETED) == 10
     kept = [task for task in done if board.run(inspector.get(keys, task)) is not None]
     assert kept == done[-10:]

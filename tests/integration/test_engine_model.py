@@ -20,6 +20,7 @@ CORNERS = {
         "retry",
         "a_worker_is_silent",
         "an_unreadable_one_is_dropped",
+        "reweigh",
         "tidy",
         "purge",
     ),

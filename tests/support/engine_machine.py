@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from callboard.broker.reweigh import reweigh
 from callboard.storage.address import Client
 from callboard.storage.connection import Connection
 from tests.support.engine_check import check
@@ -267,6 +268,18 @@ class EngineMachine(RuleBasedStateMachine):
             expected = self.model.purge(state, limit, before, skip)
             skip = expected[2]
             assert (dropped, looked, cursor) == (*expected[:2], f"{before}:{skip}")
+
+    @having("queued")
+    @rule(
+        key=st.sampled_from("abc"),
+        weight=st.sampled_from((1, 3, 0.5)),
+        look=st.integers(1, 4),
+        step=st.integers(1, 3),
+    )
+    def reweigh(self, key: str, weight: float, look: int, step: int) -> None:
+        keys = self.queue.connection.keys
+        changed = self.queue.drive(reweigh(keys, self.queue.keys.name, key, weight, look=look, step=step))
+        assert changed == self.model.reweigh(key, weight)
 
     @rule(paused=st.sampled_from((True, False, False)), delivery=deliveries)
     def pause(self, paused: bool, delivery: str) -> None:

@@ -322,6 +322,16 @@ class Engine:
         self.tombs[id] = task.new.nonce
         return "ok", task.state
 
+    def reweigh(self, key: str, weight: float) -> int:
+        live = [t for t in self.tasks.values() if t.new.key == key and t.state not in TERMINAL]
+        for task in live:
+            task.new = replace(task.new, weight=weight)
+        for priority, fairness in enumerate(self.fair):
+            queued = [t for t in self.within("queued") if t.new.key == key and t.new.priority == priority]
+            if queued:
+                fairness.reweigh(queued)
+        return len(live)
+
     def drop_unreadable(self, id: str) -> None:
         """What is left of a queued task's record cannot be decoded; it is buried and deleted."""
         task = self.tasks.pop(id)

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 
 from callboard.records import layout
 from callboard.storage.connection import Connection
-from callboard.storage.operation import ScriptCall
+from callboard.storage.operation import Operation, ScriptCall
 from callboard.storage.scripts import Script, join
 
 START_MS = 1_800_000_000_000
 LEASE_MS = 20_000
+T = TypeVar("T")
+
 STATES = ("pending", "queued", "running", "completed", "failed", "cancelled")
 TERMINAL = ("completed", "failed", "cancelled")
 
@@ -31,7 +33,8 @@ _TIME = files("callboard.broker").joinpath("lua", "time.lua").read_text(encoding
 assert _TIME.count("call('TIME')") == 1
 TIME = _TIME.replace("call('TIME')", _HELD_CLOCK)
 
-_BROKER = ("turn", "submit", "renew", "note", "cancel", "retry", "delete", "purge", "pause", "forget")
+_BROKER = ("turn", "submit", "renew", "note", "cancel", "retry", "delete", "purge", "pause", "forget",
+           "backlog", "reweigh")  # fmt: skip
 _MAINTENANCE = ("promote", "rescue", "prune", "lease", "delivered", "strip", "tidy", "expired")
 SCRIPTS: dict[str, Script] = {
     name: join(f"callboard.{owner}", name, replacing={"time": TIME})
@@ -185,6 +188,17 @@ class ScriptedQueue:
     def call(self, script: str, *args: Any) -> Any:
         """Any script by its name; text in the reply decoded, bytes that are no text left."""
         return _text_of(self.connection.execute(ScriptCall(SCRIPTS[script], self.keys.prefix, args)))
+
+    def drive(self, operation: Operation[T]) -> T:
+        """What `operation` comes to when each script that it calls is the one of the same name here."""
+        reply: Any = None
+        while True:
+            try:
+                request = operation.send(reply)
+            except StopIteration as end:
+                return end.value
+            assert isinstance(request, ScriptCall)
+            reply = self.call(request.script.name, *request.args)
 
     def submit(self, *tasks: NewTask, depth: int = 0) -> list[tuple[str, str]]:
         reply = self.call("submit", depth, *(task.pack() for task in tasks))

@@ -137,6 +137,15 @@ class Fairness:
         if place.n == 0:
             place.tail = place.served
 
+    def reweigh(self, tasks: list[Task]) -> None:
+        """The queued tasks of one key enter anew, in their order; what came back keeps its tag."""
+        place = self.place(tasks[0])
+        place.tail = max(self.v, place.served)
+        for task in tasks:
+            if task.tag >= place.served:
+                task.tag = place.tail
+                place.tail += step(task)
+
     def run_empty(self) -> None:
         self.v = max([self.v, *(place.served for place in self.places.values())])
         self.places.clear()
