@@ -82,9 +82,9 @@ class PlayedWorker:
         self.connection = connection
         keys = connection.keys
         connection.run(publish(keys, contracts(), [QUEUE], "played"))
-        connection.run(
-            show(keys, Presence("played", "here", 1, "1.2.3", 0, [QUEUE], 4, 1, memory_bytes=2**20))
-        )
+        presence = Presence("played", "here", 1, "1.2.3", 0, [QUEUE], 4, 1, memory_bytes=2**20)
+        # It does not renew it, and a module's tests may take longer than a presence lasts.
+        connection.run(show(keys, presence, ttl_ms=3_600_000))
         self.claims: dict[str, str] = {}
 
     def claim(self, count: int = 1) -> list[str]:

@@ -65,9 +65,10 @@ class ServiceProcess:
 
     @property
     def id(self) -> str:
-        """The id that it gave itself."""
-        found = re.search(r"(?:Worker|Scheduler) (\S+) (?:serves|keeps) ", self.said)
-        assert found is not None, self.said
+        """The id that it gave itself. It may say so after it is ready."""
+        told = re.compile(r"(?:Worker|Scheduler) (\S+) (?:serves|keeps) ")
+        found = wait_until(lambda: told.search(self.said), description="its id")
+        assert found is not None
         return found.group(1)
 
     def get(self, path: str) -> int:

@@ -92,7 +92,8 @@ def test_a_present_worker_has_a_quarter_of_a_lease_more_to_renew(
         begun = clock.monotonic()
         done = rescuer.run_once(connection, "q")
         if clock.monotonic() - begun < 0.05:
-            assert done == Rescued()
+            # A machine that stood still just before looks like an outage.
+            assert done == Rescued() or done.held_back
     renew = script("callboard.broker", "renew")
     prefix = connection.keys.queue("q").prefix
     [answer] = connection.execute(ScriptCall(renew, prefix, (60_000, local, token)))
