@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,22 @@ def test_the_chart_is_of_this_release() -> None:
         "fixed",
         "security",
     }
+
+
+def test_what_the_page_and_the_notes_show_renders(helm: Helm) -> None:
+    page = (CHART / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert shown
+    for block in shown:
+        helm.render(yaml.safe_load(block))
+    notes = (CHART / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+    (block,) = re.findall(r"\n(  workers:\n(?:    .*\n)+)", notes)
+    deployment = helm.render(yaml.safe_load(textwrap.dedent(block))).one("Deployment", "worker-default")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example.com/team/my-worker:1.0"
+
+
+def test_one_more_set_is_four_lines_on_the_page() -> None:
+    page = (CHART / "README.md").read_text(encoding="utf-8")
+    block = page.partition("One more set is four lines:")[2].partition("```yaml\n")[2].partition("```")[0]
+    assert len(block.splitlines()) == 4
