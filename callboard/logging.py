@@ -82,7 +82,4 @@ def configure(format: str = "text", level: str = "info", stream: TextIO | None =
         former.close()
     root.addHandler(handler)
     root.setLevel(level.upper())
-    # What lightkube speaks HTTP with has a line for each of our calls to the cluster's API server.
-    chatty = logging.getLogger("httpx2")
-    chatty.setLevel(logging.NOTSET if root.level <= logging.DEBUG else logging.WARNING)
     logging.captureWarnings(True)

@@ -1,13 +1,14 @@
 """The line to the cluster's API server: five calls, each one request or a few pages of a list.
 
-The library behind it costs a tenth of a second and 20 MiB to import, so the first call does that, in
-whichever thread makes it.
+The library behind it takes some 15 MiB, so the first call imports it, in whichever thread makes it.
 """
 
 from __future__ import annotations
 
+import logging
+import ssl
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,21 +19,26 @@ from callboard.metrics import Metrics
 from callboard.metrics import metrics as process_metrics
 
 if TYPE_CHECKING:
-    import lightkube
+    import httpx
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Json = Mapping[str, Any]
 
 #: An answer takes milliseconds. A server that is overloaded must not be waited for by many.
 TIMEOUT_SECONDS: Final = 3.0
 #: The annotation of a worker Deployment that names its queues, separated by commas.
 QUEUES: Final = "callboard.dev/queues"
 _FORBIDDEN = (401, 403)
+_PAGE: Final = "500"
 
 
 class Kube:
     """Speaks to one API server for one namespace, from any thread.
 
     Every call raises ClusterAway, ClusterForbids, or ClusterError for an answer that makes no sense.
+    `selector`: labels as the API takes them, `name` or `name=value`, separated by commas.
     """
 
     def __init__(
@@ -50,73 +56,91 @@ class Kube:
         self._timeout = timeout_seconds
         self._metrics = metrics
         self._lock = threading.Lock()
-        self._client: lightkube.Client | None = None
+        self._client: httpx.Client | None = None
 
     def pod(self, name: str) -> Pod | None:
         """A pod; None when there is none of that name."""
-        from lightkube.resources.core_v1 import Pod as Kind
-
-        found = self._call("get pods", lambda client: client.get(Kind, name), absent=None)
-        return None if found is None else _pod(found)
+        return self._call("get pods", lambda: self._get_pod(name))
 
     def annotate(self, name: str, annotations: Mapping[str, str | None]) -> None:
         """Set annotations of a pod; None removes one. Nothing else of it is touched."""
-        from lightkube.resources.core_v1 import Pod as Kind
-        from lightkube.types import PatchType
-
         patch = {"metadata": {"annotations": dict(annotations)}}
+        kind = {"Content-Type": "application/merge-patch+json"}
         self._call(
-            "patch pods",
-            lambda client: client.patch(Kind, name, patch, patch_type=PatchType.MERGE),
+            "patch pods", lambda: self._ask("PATCH", "api/v1", f"pods/{name}", json=patch, headers=kind)
         )
 
-    def pods(self, labels: Mapping[str, str | None]) -> list[Pod]:
-        """The pods with `labels` (None: any value)."""
-        from lightkube.resources.core_v1 import Pod as Kind
+    def pods(self, selector: str) -> list[Pod]:
+        """The pods with these labels."""
+        return self._call("list pods", lambda: [*map(_pod, self._list("api/v1", "pods", selector))])
 
-        return [_pod(one) for one in self._list("list pods", Kind, labels)]
-
-    def deployments(self, labels: Mapping[str, str | None]) -> list[Deployment]:
-        """The Deployments with `labels` (None: any value)."""
-        from lightkube.resources.apps_v1 import Deployment as Kind
-
-        return [_deployment(one) for one in self._list("list deployments", Kind, labels)]
+    def deployments(self, selector: str) -> list[Deployment]:
+        """The Deployments with these labels."""
+        return self._call(
+            "list deployments",
+            lambda: [*map(_deployment, self._list("apis/apps/v1", "deployments", selector))],
+        )
 
     def autoscalers(self) -> list[Autoscaler]:
         """The autoscalers of Deployments."""
-        from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler as Kind
-
-        found = self._list("list horizontalpodautoscalers", Kind, {})
-        return [
-            _autoscaler(one) for one in found if one.spec and one.spec.scaleTargetRef.kind == "Deployment"
-        ]
+        group, kind = "apis/autoscaling/v2", "horizontalpodautoscalers"
+        found = self._call(f"list {kind}", lambda: [*map(_autoscaler, self._list(group, kind, ""))])
+        return [one for one in found if one is not None]
 
     def close(self) -> None:
         """Close the connections."""
         with self._lock:
             client, self._client = self._client, None
+        logging.getLogger("httpx").removeFilter(self._is_news)
         if client is not None:
             client.close()
 
-    def _list(self, what: str, kind: Any, labels: Mapping[str, str | None]) -> list[Any]:
-        found: list[Any] = self._call(what, lambda client: [*client.list(kind, labels=dict(labels))])
+    def _get_pod(self, name: str) -> Pod | None:
+        import httpx
+
+        try:
+            return _pod(self._ask("GET", "api/v1", f"pods/{name}"))
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == 404:
+                return None
+            raise
+
+    def _list(self, group: str, kind: str, selector: str) -> Iterator[Json]:
+        page = {"labelSelector": selector} if selector else {}
+        following = ""
+        while True:
+            asked = {**page, "limit": _PAGE, **({"continue": following} if following else {})}
+            found = self._ask("GET", group, kind, params=asked)
+            yield from found["items"]
+            following = found["metadata"].get("continue") or ""
+            if not following:
+                return
+
+    def _ask(
+        self, method: str, group: str, path: str, *, headers: Mapping[str, str] | None = None, **what: Any
+    ) -> Json:
+        # The kubelet writes a new token every hour; reading it costs nothing beside the request.
+        token = self._token.read_text(encoding="utf-8").strip()
+        answer = self._connected().request(
+            method,
+            f"{self.server}/{group}/namespaces/{self.namespace}/{path}",
+            headers={"Authorization": f"Bearer {token}", **(headers or {})},
+            **what,
+        )
+        answer.raise_for_status()
+        found: Json = answer.json()
         return found
 
-    def _call(self, what: str, ask: Callable[[lightkube.Client], Any], **absent: Any) -> Any:
-        """`absent`: what to answer for a 404, if that is an answer."""
-        import httpx2
-        from lightkube.core.exceptions import ConfigError
+    def _call(self, what: str, ask: Callable[[], T]) -> T:
+        import httpx
 
         outcome = "failed"
         try:
-            answer = ask(self._connected())
+            answer = ask()
             outcome = "ok"
-        except httpx2.HTTPStatusError as error:
+        except httpx.HTTPStatusError as error:
             status = error.response.status_code
-            if status == 404 and absent:
-                outcome = "ok"
-                return absent["absent"]
-            said = f"{what}: the API server of the cluster answered {status}: {error}"
+            said = f"{what}: the API server of the cluster answered {status}: {_message(error.response)}"
             if status in _FORBIDDEN:
                 outcome = "forbidden"
                 raise ClusterForbids(said) from error
@@ -124,98 +148,112 @@ class Kube:
                 outcome = "away"
                 raise ClusterAway(said) from error
             raise ClusterError(said) from error
-        except (httpx2.HTTPError, OSError, ConfigError) as error:
+        except (httpx.HTTPError, OSError) as error:
             outcome = "away"
             raise ClusterAway(
                 f"{what}: no answer from {self.server}: {str(error) or type(error).__name__}"
             ) from error
         except Exception as error:
-            raise ClusterError(f"{what}: an answer that makes no sense: {error}") from error
+            raise ClusterError(
+                f"{what}: an answer that makes no sense ({type(error).__name__}: {error})"
+            ) from error
         finally:
             self._metrics.cluster_requests.labels(what, outcome).inc()
         return answer
 
-    def _connected(self) -> lightkube.Client:
-        import httpx2
-        import lightkube
-        from lightkube.config.kubeconfig import KubeConfig
-        from lightkube.config.models import Cluster, User
+    def _is_news(self, record: logging.LogRecord) -> bool:
+        """Not: that we called. The library logs each request, and a task's own requests are to be seen."""
+        asked = record.args[1] if isinstance(record.args, tuple) and len(record.args) > 1 else ""
+        return not str(asked).startswith(f"{self.server}/") or logger.isEnabledFor(logging.DEBUG)
+
+    def _connected(self) -> httpx.Client:
+        import httpx
 
         with self._lock:
             if self._client is None:
-                config = KubeConfig.from_one(
-                    cluster=Cluster(
-                        server=self.server,
-                        certificate_auth=str(self._authority) if self._authority else None,
-                    ),
-                    # Read anew when it is refused: the kubelet writes a new token every hour.
-                    user=User(token_file=str(self._token)),
-                    namespace=self.namespace,
-                )
-                self._client = lightkube.Client(
-                    config=config, timeout=httpx2.Timeout(self._timeout), trust_env=False
-                )
+                logging.getLogger("httpx").addFilter(self._is_news)
+                verify = ssl.create_default_context(cafile=self._authority) if self._authority else True
+                # A proxy that the environment names is for the world outside, not for the API server.
+                self._client = httpx.Client(verify=verify, timeout=self._timeout, trust_env=False)
             return self._client
 
 
-def _ms(at: datetime | None) -> int:
-    return 0 if at is None else int(at.timestamp() * 1000)
+def _message(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.reason_phrase
 
 
-def _pod(found: Any) -> Pod:
-    meta, status = found.metadata, found.status
-    conditions = {one.type: one for one in status.conditions or () if status}
-    target, scheduled = conditions.get("DisruptionTarget"), conditions.get("PodScheduled")
-    refused = scheduled and scheduled.status == "False" and scheduled.reason == "Unschedulable"
+def _ms(at: str | None) -> int:
+    return int(datetime.fromisoformat(at).timestamp() * 1000) if at else 0
+
+
+def _conditions(status: Json) -> dict[str, Json]:
+    return {one["type"]: one for one in status.get("conditions") or ()}
+
+
+def _pod(found: Json) -> Pod:
+    meta, status = found["metadata"], found["status"]
+    conditions = _conditions(status)
+    target, scheduled = conditions.get("DisruptionTarget", {}), conditions.get("PodScheduled", {})
+    disrupted = target.get("status") == "True"
+    refused = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
     return Pod(
-        name=meta.name,
-        created=_ms(meta.creationTimestamp),
-        deleted=meta.deletionTimestamp is not None,
-        phase=status.phase or "",
-        reason=status.reason or "",
-        message=status.message or "",
-        disruption=(target.reason or "unknown") if target is not None and target.status == "True" else "",
-        unschedulable=(scheduled.message or "no reason given") if scheduled is not None and refused else "",
-        labels=meta.labels or {},
-        containers=tuple(_container(one) for one in status.containerStatuses or ()),
+        name=meta["name"],
+        created=_ms(meta["creationTimestamp"]),
+        deleted="deletionTimestamp" in meta,
+        phase=status.get("phase", ""),
+        reason=status.get("reason", ""),
+        message=status.get("message", ""),
+        disruption=target.get("reason", "unknown") if disrupted else "",
+        unschedulable=scheduled.get("message", "no reason given") if refused else "",
+        labels=meta.get("labels") or {},
+        containers=tuple(_container(one) for one in status.get("containerStatuses") or ()),
     )
 
 
-def _container(found: Any) -> Container:
-    ends = [state.terminated for state in (found.state, found.lastState) if state and state.terminated]
-    waiting = found.state.waiting if found.state else None
+def _container(found: Json) -> Container:
+    states = [found.get("state") or {}, found.get("lastState") or {}]
     return Container(
-        found.name,
+        found["name"],
         tuple(
-            Termination(end.reason or "", end.exitCode, _ms(end.startedAt), _ms(end.finishedAt))
-            for end in ends
+            Termination(
+                end.get("reason", ""), end["exitCode"], _ms(end.get("startedAt")), _ms(end.get("finishedAt"))
+            )
+            for state in states
+            if (end := state.get("terminated"))
         ),
-        (waiting.reason or "") if waiting else "",
+        (states[0].get("waiting") or {}).get("reason", ""),
     )
 
 
-def _deployment(found: Any) -> Deployment:
-    spec, status = found.spec, found.status
-    conditions: Iterable[Any] = (status and status.conditions) or ()
-    failures = [one for one in conditions if one.type == "ReplicaFailure" and one.status == "True"]
-    named = (found.metadata.annotations or {}).get(QUEUES, "")
+def _deployment(found: Json) -> Deployment:
+    meta, spec, status = found["metadata"], found["spec"], found.get("status") or {}
+    failed = _conditions(status).get("ReplicaFailure", {})
+    named = (meta.get("annotations") or {}).get(QUEUES, "")
     return Deployment(
-        name=found.metadata.name,
+        name=meta["name"],
         queues=tuple(queue for part in named.split(",") if (queue := part.strip())),
-        replicas=1 if spec.replicas is None else spec.replicas,
-        ready=(status and status.readyReplicas) or 0,
-        paused=bool(spec.paused),
-        failure=(failures[0].message or failures[0].reason or "unknown") if failures else "",
-        selector=spec.selector.matchLabels or {},
+        replicas=spec.get("replicas", 1),
+        ready=status.get("readyReplicas", 0),
+        paused=spec.get("paused", False),
+        failure=(failed.get("message") or "no reason given") if failed.get("status") == "True" else "",
+        selector=spec["selector"].get("matchLabels") or {},
     )
 
 
-def _autoscaler(found: Any) -> Autoscaler:
-    conditions: Iterable[Any] = (found.status and found.status.conditions) or ()
+def _autoscaler(found: Json) -> Autoscaler | None:
+    meta, spec = found["metadata"], found["spec"]
+    if spec["scaleTargetRef"]["kind"] != "Deployment":
+        return None
+    conditions = _conditions(found.get("status") or {})
     return Autoscaler(
-        name=found.metadata.name,
-        target=found.spec.scaleTargetRef.name,
-        most=found.spec.maxReplicas,
-        keda=(found.metadata.labels or {}).get("app.kubernetes.io/managed-by") == "keda-operator",
-        conditions={one.type: (one.status == "True", one.reason or "") for one in conditions},
+        name=meta["name"],
+        target=spec["scaleTargetRef"]["name"],
+        most=spec["maxReplicas"],
+        keda=(meta.get("labels") or {}).get("app.kubernetes.io/managed-by") == "keda-operator",
+        conditions={
+            name: (one["status"] == "True", one.get("reason", "")) for name, one in conditions.items()
+        },
     )

@@ -59,7 +59,7 @@ def find(settings: Settings) -> tuple[Place, Kube] | None:
     place = here(settings)
     if place is None:
         return None
-    if find_spec("lightkube") is None:
+    if find_spec("httpx") is None:
         logger.info(
             "This is a pod, and the extra 'cluster' is not installed (pip install 'callboard[cluster]'): the "
             "cluster is told nothing of our work, and asked nothing."

@@ -34,15 +34,6 @@ _CRASHING: Final = frozenset(
 )
 
 
-def labels_of(selector: str) -> dict[str, str | None]:
-    """The labels of CALLBOARD_CLUSTER_SELECTOR; None: any value."""
-    found: dict[str, str | None] = {}
-    for part in selector.split(","):
-        name, given, value = part.partition("=")
-        found[name.strip()] = value.strip() if given else None
-    return found
-
-
 def weigh(
     deployments: Iterable[Deployment], autoscalers: Iterable[Autoscaler], pods: Iterable[Pod] = ()
 ) -> dict[str, Scaling]:
@@ -109,7 +100,7 @@ class Scales:
     """
 
     def __init__(self, kube: Kube, selector: str, *, fresh_seconds: float = FRESH_SECONDS) -> None:
-        self._kube, self._labels = kube, labels_of(selector)
+        self._kube, self._selector = kube, selector
         self._fresh = fresh_seconds
         self._found: Mapping[str, Scaling] = {}
         self._found_at: float | None = None
@@ -161,14 +152,14 @@ class Scales:
             self._reading = None
 
     def _weigh(self) -> dict[str, Scaling]:
-        deployments = self._kube.deployments(self._labels)
+        deployments = self._kube.deployments(self._selector)
         autoscalers = self._kube.autoscalers() if deployments else []
         short = any(one.ready < one.replicas for one in deployments)
         return weigh(deployments, autoscalers, self._pods() if short else [])
 
     def _pods(self) -> list[Pod]:
         try:
-            return self._kube.pods(self._labels)
+            return self._kube.pods(self._selector)
         except ClusterForbids as error:
             if not self._pods_refused:
                 self._pods_refused = True

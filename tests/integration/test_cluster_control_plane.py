@@ -78,6 +78,11 @@ class Plane:
     def cost(self, name: str) -> str | None:
         return self.annotations(name).get(DELETION_COST)
 
+    def pods_of(self, worker_set: str, count: int) -> list[str]:
+        """The names of a worker set's pods, when there are so many."""
+        found = self.run("get", "pods", "-l", f"callboard.dev/worker-set={worker_set}", "-o", "name").split()
+        return [name.removeprefix("pod/") for name in found] if len(found) == count else []
+
     def make_pod(self, name: str) -> str:
         """A pod that runs on our node, as far as the API server knows."""
         container = {"name": "worker", "image": "callboard-worker"}
@@ -219,7 +224,7 @@ def test_an_eviction_is_told_in_the_interruption(plane: Plane, redis_url: str, t
         board.await_state([task], State.RUNNING)
         plane.evict("w-evicted")
         worker.term()
-        assert worker.wait(30) == 0
+        assert worker.wait(30) == 0, worker.said
         record = board.record(task)
         assert (record.state, record.attempts) == (State.QUEUED, ())
         [stop] = record.interruptions
@@ -343,6 +348,11 @@ async def test_how_queues_scale_and_what_limits_them(plane: Plane, tmp_path: Pat
     await becomes("reports", Scaling(2, 0, None, "unschedulable"))
     plane.run("delete", "deployment", "rest")
     await becomes("reports", Scaling(2, 0, 7, "unschedulable"))
+    plane.run("scale", "deployment/mail", "--replicas=1")
+    await becomes("mail", Scaling(1, 0, 7, "unschedulable"))
+    [pod] = wait_until(lambda: plane.pods_of("mail", 1), 20, "one pod")
+    plane.set_status(pod, {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})
+    await becomes("mail", Scaling(1, 1, 7, "metric"))
     plane.run("scale", "deployment/mail", "--replicas=0")
     await becomes("mail", Scaling(0, 0, 7, "paused"))
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}}
@@ -412,7 +422,7 @@ def test_the_roles_give_what_is_used_and_no_more(plane: Plane, tmp_path: Path) -
     with pytest.raises(ClusterForbids, match=r"patch pods.*403"):
         scheduler.annotate("w-other", {"a": "b"})
     with pytest.raises(ClusterForbids):
-        worker.deployments({"a": None})
+        worker.deployments("a")
     with pytest.raises(ClusterForbids):
         api.pod("w-other")
     for kube in (scheduler, api, worker):

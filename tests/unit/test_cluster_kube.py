@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -115,7 +116,18 @@ def test_a_token_that_was_renewed_is_read_anew(server: KubeServer) -> None:
     assert kube.pod("w-1")
     server.token.write_text("two", encoding="utf-8")
     assert kube.pod("w-1")
-    assert server.tokens == ["Bearer one", "Bearer one", "Bearer two"]
+    assert server.tokens == ["Bearer one", "Bearer two"]
+
+
+@pytest.mark.parametrize(("level", "lines"), [(logging.INFO, 1), (logging.DEBUG, 2)])
+def test_its_requests_are_a_detail(
+    server: KubeServer, caplog: pytest.LogCaptureFixture, level: int, lines: int
+) -> None:
+    """Those of others are not: a task in a thread may use the same library."""
+    with caplog.at_level(level):
+        server.kube().pod("w-1")
+        logging.getLogger("httpx").info('HTTP Request: %s %s "%s"', "GET", "https://example.org/", "200 OK")
+    assert len([one for one in caplog.records if one.name == "httpx"]) == lines
 
 
 def test_deployments_and_autoscalers(server: KubeServer) -> None:
@@ -130,7 +142,7 @@ def test_deployments_and_autoscalers(server: KubeServer) -> None:
         },
         {"metadata": {"name": "bare"}, "spec": {"selector": {}, "template": {}, "replicas": 0}},
     )
-    [named, bare] = server.kube().deployments({"callboard.dev/worker-set": None})
+    [named, bare] = server.kube().deployments("callboard.dev/worker-set")
     assert (named.queues, named.replicas, named.ready, named.paused) == (("mail", "reports"), 1, 1, True)
     assert (named.failure, named.selector) == ("exceeded quota: q", {"set": "default"})
     assert (bare.queues, bare.replicas, bare.ready, bare.paused, bare.failure) == ((), 0, 0, False, "")
@@ -194,7 +206,7 @@ def test_where_the_api_server_is(env: dict[str, str], address: str | None) -> No
 
 
 def test_the_library_is_imported_by_the_first_call_alone() -> None:
-    """It costs 20 MiB, which a worker outside of a cluster need not have."""
-    code = "import sys, callboard_worker.main; print({'lightkube', 'httpx2'} & {*sys.modules})"
+    """It costs memory that a worker outside of a cluster need not have."""
+    code = "import sys, callboard_worker.main; print({'httpx'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -10,7 +10,7 @@ import pytest
 
 from callboard import settings
 from callboard.cluster.facts import Autoscaler, Container, Deployment, Pod
-from callboard.cluster.scales import Scales, labels_of, weigh
+from callboard.cluster.scales import Scales, weigh
 from callboard.errors import InvalidSetting
 from callboard.inspector.scaling import Scaling
 from tests.support.kube_server import KubeServer, kube_server, listed
@@ -109,7 +109,8 @@ def test_a_deployment_that_names_no_queue_counts_for_none() -> None:
 
 
 def test_selectors() -> None:
-    assert labels_of("callboard.dev/worker-set,app=x") == {"callboard.dev/worker-set": None, "app": "x"}
+    known = settings.load({"CALLBOARD_CLUSTER_SELECTOR": "callboard.dev/worker-set,app=x"})
+    assert known.cluster_selector == "callboard.dev/worker-set,app=x"
     with pytest.raises(InvalidSetting, match="CALLBOARD_CLUSTER_SELECTOR"):
         settings.load({"CALLBOARD_CLUSTER_SELECTOR": "a in (b)"})
 

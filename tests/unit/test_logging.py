@@ -57,14 +57,6 @@ def test_text_lines_are_for_people() -> None:
     assert second.endswith("INFO    x: bare")
 
 
-@pytest.mark.parametrize(("level", "lines"), [("info", 0), ("debug", 1)])
-def test_requests_to_the_cluster_are_a_detail(level: str, lines: int) -> None:
-    stream = io.StringIO()
-    ours.configure("text", level, stream)
-    logging.getLogger("httpx2").info("HTTP Request: PATCH …")
-    assert len(stream.getvalue().splitlines()) == lines
-
-
 def test_configuring_again_replaces_the_former_handler() -> None:
     first, second = io.StringIO(), io.StringIO()
     ours.configure("text", "info", first)
