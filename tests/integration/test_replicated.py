@@ -9,7 +9,7 @@ import pytest
 from dramatiq.errors import ConnectionClosed
 
 import callboard
-from callboard import inspector, settings
+from callboard import clock, inspector, settings
 from callboard.broker.broker import CallboardBroker
 from callboard.catalog import timetable
 from callboard.catalog.schedule import Schedule
@@ -22,6 +22,7 @@ from callboard.storage.embedded import EmbeddedServer
 from callboard.storage.operation import Command
 from callboard.submit import limits_of
 from callboard.task import Task, _configured_limits, isolated_registry
+from callboard_scheduler import timekeeper
 from callboard_scheduler.timekeeper import Timekeeper
 from tests.support.waiting import wait_until
 
@@ -133,3 +134,21 @@ def test_a_schedule_moves_on_only_when_a_replica_has_its_firing(
     assert connection.execute(Command("ZCARD", stored)) == 2
     connection.close()
     replica.close()
+
+
+def test_ticks_stay_short_and_every_schedule_gets_its_turn(
+    alone: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many wait for a replica that is not there."""
+    monkeypatch.setattr(timekeeper, "LONGEST_TICK_SECONDS", 0.1)
+    keeper = Timekeeper(alone, "k", limits=limits_of(settings.load())[0], metrics=Metrics())
+    at = alone.run(timetable.tick(alone.keys))[0] + 100
+    for name in ("a", "b", "c"):
+        alone.run(timetable.create(alone.keys, Schedule(id=name, task="a", queue="q", at=at)))
+    stored = alone.keys.queue("q").all
+    wait_until(lambda: keeper.tick() >= 0 and alone.execute(Command("ZCARD", stored)), 10, "the first firing")
+    for expected in (2, 3):
+        began = clock.monotonic()
+        assert keeper.tick() == 0
+        assert clock.monotonic() - began < 1.9, "one of them, not all"
+        assert alone.execute(Command("ZCARD", stored)) == expected

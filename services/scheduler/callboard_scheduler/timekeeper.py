@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 #: Entries handled before Redis's clock is asked again.
 STEP = 200
+#: A tick that takes longer is cut short, or the liveness probe would take it for standing still.
+LONGEST_TICK_SECONDS = 5.0
 DEFAULT_LIMITS = SubmitLimits()
 _CATALOG_SECONDS = 30.0
 _RELOAD_SECONDS = 300.0
@@ -71,8 +73,13 @@ class Timekeeper:
             self._load()
             self._changes, self._reload_due = changes, asked + _RELOAD_SECONDS
         wanting = [entry.id for entry in self._entries.values() if self._wants(entry, now_ms)]
+        # What has been tried in vain comes after what has not: with no replica to confirm them, each takes a
+        # second, and the first ones would be all that is ever tried.
+        wanting.sort(key=lambda name: self._not_before.get(name, 0))
         for schedule_id in wanting[:STEP]:
             self._handle(schedule_id, now_ms)
+            if clock.monotonic() - asked > LONGEST_TICK_SECONDS:
+                return 0.0
         if len(wanting) > STEP:
             return 0.0
         soonest = min(
