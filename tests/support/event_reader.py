@@ -36,7 +36,7 @@ class EventReader:
         self.ended = False
         self._stop = threading.Event()
         self._socket: socket.socket | None = None
-        self._client = httpx.Client(base_url=url, timeout=httpx.Timeout(10, read=60))
+        self._client = httpx.Client(base_url=url, timeout=httpx.Timeout(10, read=60), verify=False)
         self._request = self._client.build_request(
             "GET", path, params=params, headers={"Accept": "text/event-stream", **(headers or {})}
         )
