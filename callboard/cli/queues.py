@@ -7,6 +7,7 @@ import click
 from callboard.cli.output import Form, duration_ms, number, output_options, print_ids, print_json
 from callboard.cli.session import api
 from callboard.cli.table import Cell, Column, print_table
+from callboard.client import Scaling
 from callboard.records.state import State
 
 STATES = tuple(str(state) for state in State)
@@ -37,8 +38,9 @@ def list_(form: Form) -> None:
     elif not found:
         click.echo("No queues.", err=True)
     else:
+        clustered = any(queue.scaling for queue in found)
         print_table(
-            _COLUMNS,
+            (*_COLUMNS, *((Column("pods"),) if clustered else ())),
             (
                 (
                     queue.name,
@@ -46,6 +48,7 @@ def list_(form: Form) -> None:
                     duration_ms(_ms(queue.oldest_ready_age_seconds)),
                     number(queue.demand_slots),
                     Cell("paused", "yellow") if queue.paused else "open",
+                    *((_pods(queue.scaling),) if clustered else ()),
                 )
                 for queue in found
             ),
@@ -94,6 +97,15 @@ def purge(queue: str, state: str, yes: bool, as_json: bool) -> None:
     else:
         purged = answer.get("purged")
         click.echo(f"{queue}  {number(purged)} {state} tasks dropped")
+
+
+def _pods(scaling: Scaling | None) -> str:
+    """Such as `2/5 of 8, max`: ready, wanted, the most that may be, and what limits them."""
+    if scaling is None:
+        return ""
+    most = "" if scaling.max is None else f" of {number(scaling.max)}"
+    limit = f", {scaling.limited_by}" if scaling.limited_by else ""
+    return f"{number(scaling.ready)}/{number(scaling.desired)}{most}{limit}"
 
 
 def _ms(seconds: float | None) -> float | None:

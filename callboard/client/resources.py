@@ -172,14 +172,24 @@ class LogPage(Resource):
     next_after: int | None = None
 
 
+class Scaling(Resource):
+    """Pods that serve a queue: wanted, ready, the most that may be, and what keeps it from more."""
+
+    desired: int
+    ready: int
+    max: int | None = None
+    limited_by: str | None = None
+
+
 class Queue(Resource):
-    """A queue. `depth`: tasks by state."""
+    """A queue. `depth`: tasks by state; `scaling`: None outside a cluster."""
 
     name: str
     depth: Mapping[State, int] = {}
     paused: bool = False
     oldest_ready_age_seconds: float | None = None
     demand_slots: int | None = None
+    scaling: Scaling | None = None
 
 
 class Worker(Resource):
