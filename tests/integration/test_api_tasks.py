@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from callboard import clock
-from callboard_api import completions
+from callboard_api import completions, waiting
 from tests.support.api_server import RunningApi, running_api
 from tests.support.waiting import wait_until
 
@@ -283,7 +283,10 @@ class TestWait:
         answer = fresh.http.post("/v1/tasks", json={"name": "nobody"}, headers={"Prefer": "wait=50"})
         assert answer.status_code == 422
 
-    def test_what_is_deleted_while_its_submitter_waits_was_accepted(self, fresh: RunningApi) -> None:
+    def test_what_is_deleted_while_its_submitter_waits_was_accepted(
+        self, fresh: RunningApi, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(waiting, "_LOOK_AGAIN_SECONDS", 0.5)
         answers: list[httpx.Response] = []
 
         def submit() -> None:
