@@ -62,6 +62,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && { ! [ -e /opt/callboard/venv/lib/python3.*/site-packages/setuptools ] \
         || /opt/callboard/venv/bin/pip uninstall -q -y setuptools; } \
     && ${INSTALL} --require-hashes -r /build/worker.txt \
+    && /opt/callboard/venv/bin/pip list --disable-pip-version-check --format freeze --exclude pip \
+        > /opt/callboard/venv/constraints.txt \
     && echo /opt/callboard/lib > "$(echo /opt/callboard/venv/lib/python3.*/site-packages)/callboard.pth" \
     && ${COMPILE} /opt/callboard/venv/lib
 
@@ -71,6 +73,12 @@ FROM ${BASE_IMAGE} AS base
 RUN echo 'callboard:x:65532:65532:Callboard:/tmp:/usr/sbin/nologin' >> /etc/passwd \
     && echo 'callboard:x:65532:' >> /etc/group \
     && mkdir /app
+# tini is the first process of all three: it reaps what bodies leave behind, and while Python still imports, when the
+# kernel would keep SIGTERM from a first process without a handler, it makes the container end at once. Without -g:
+# SIGTERM is for the runner, which drains; its children work on.
+COPY --from=build /build/bin/tini /opt/callboard/bin/tini
+# Where scanners look for packages that were copied without dpkg.
+COPY --from=build /build/bin/tini.status /var/lib/dpkg/status.d/tini
 ENV PATH=/opt/callboard/venv/bin:/opt/callboard/lib/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \
@@ -89,7 +97,7 @@ COPY --from=api-packages /opt/callboard/venv /opt/callboard/venv
 COPY --from=callboard /opt/callboard/lib /opt/callboard/lib
 ENV CALLBOARD_API_HOST=0.0.0.0
 EXPOSE 8000 9000
-ENTRYPOINT ["/opt/callboard/venv/bin/python", "-m", "callboard_api"]
+ENTRYPOINT ["/opt/callboard/bin/tini", "-s", "--", "/opt/callboard/venv/bin/python", "-m", "callboard_api"]
 # Last, since they change with each commit.
 ARG VERSION=0
 ARG REVISION=unknown
@@ -104,7 +112,7 @@ LABEL org.opencontainers.image.title="callboard-scheduler" \
 COPY --from=scheduler-packages /opt/callboard/venv /opt/callboard/venv
 COPY --from=callboard /opt/callboard/lib /opt/callboard/lib
 EXPOSE 9000
-ENTRYPOINT ["/opt/callboard/venv/bin/python", "-m", "callboard_scheduler"]
+ENTRYPOINT ["/opt/callboard/bin/tini", "-s", "--", "/opt/callboard/venv/bin/python", "-m", "callboard_scheduler"]
 ARG VERSION=0
 ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z
@@ -115,13 +123,11 @@ LABEL org.opencontainers.image.version="${VERSION}" \
 FROM base AS worker
 LABEL org.opencontainers.image.title="callboard-worker" \
     org.opencontainers.image.description="Callboard's worker, with the shipped applications. Build yours FROM it."
-COPY --from=build /build/bin/tini /opt/callboard/bin/tini
-# Where scanners look for packages that were copied without dpkg.
-COPY --from=build /build/bin/tini.status /var/lib/dpkg/status.d/tini
+# What the worker runs on keeps its locked version: a package that needs another fails its installation, and says so.
+ENV PIP_CONSTRAINT=/opt/callboard/venv/constraints.txt
 COPY --from=worker-packages --chown=65532:65532 /opt/callboard/venv /opt/callboard/venv
 COPY --from=callboard /opt/callboard/lib /opt/callboard/lib
 EXPOSE 9000
-# tini reaps what bodies leave behind. Without -g: SIGTERM is for the runner, which drains; its children work on.
 ENTRYPOINT ["/opt/callboard/bin/tini", "-s", "--", "/opt/callboard/venv/bin/python", "-m", "callboard_worker"]
 ARG VERSION=0
 ARG REVISION=unknown

@@ -42,7 +42,7 @@ def test_a_bill_lists_what_python_and_dpkg_find(part: str) -> None:
     listed = {url.name for url in urls if url.type == "pypi"}
     assert listed == {name.replace("_", "-").replace(".", "-") for name in python}
     packages = {url.name for url in urls if url.type == "deb"}
-    assert packages == set(debian) | ({"tini"} if part == "worker" else set())
+    assert packages == set(debian) | {"tini"}
 
 
 @pytest.mark.parametrize("part", sorted(IMAGES))

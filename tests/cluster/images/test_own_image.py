@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from packaging.utils import canonicalize_name
+
 from callboard.records.state import State
 from tests.cluster.images.containers import IMAGES, OWN_IMAGE, ROOT, container, in_image, inspect
+from tests.cluster.images.installed import installed, locked
 from tests.support.board import Board
 
 
@@ -22,6 +25,19 @@ def test_it_stands_on_the_stock_worker_and_adds_what_the_task_needs() -> None:
     look = "import importlib.util; print(importlib.util.find_spec('segno') is not None)"
     assert in_image(IMAGES["worker"], look) == "False"
     assert in_image(OWN_IMAGE, look) == "True"
+    # And what the stock worker was tested with is what runs here.
+    assert installed(OWN_IMAGE).items() - installed(IMAGES["worker"]).items() == {
+        ("acme-tasks", "1.0"),
+        ("segno", installed(OWN_IMAGE)["segno"]),
+    }
+
+
+def test_a_package_cannot_change_what_the_worker_runs_on() -> None:
+    constraints = (
+        in_image(IMAGES["worker"], "import os; print(open(os.environ['PIP_CONSTRAINT']).read())")
+    ).split()
+    pinned = {canonicalize_name(name): version for name, version in (pin.split("==") for pin in constraints)}
+    assert pinned == locked("worker")
 
 
 def test_its_task_runs(store: dict[str, str], board: Board) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import httpx
@@ -64,6 +65,14 @@ def test_the_api_refuses_the_world_without_a_key(store: dict[str, str]) -> None:
     with container(IMAGES["api"], {**store, "API_PORT": str(free_port())}, memory="256m") as running:
         assert running.await_end() == 2
         assert "CALLBOARD_ADMIN_KEY" in running.logs()
+
+
+@pytest.mark.parametrize("part", sorted(IMAGES))
+def test_it_ends_at_once_while_it_starts(store: dict[str, str], part: str) -> None:
+    """A roll-out that is taken back must not wait for a grace period."""
+    with container(IMAGES[part], {**store, "ADMIN_KEY": KEY, "API_PORT": "0"}, memory="384m") as running:
+        running.terminate()
+        assert running.await_end(15) in {0, 128 + signal.SIGTERM}, running.logs()
 
 
 def test_the_scheduler(store: dict[str, str], board: Board) -> None:
