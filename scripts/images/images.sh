@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
+[[ $(id -u) == 0 ]] || { echo "images: needs root, to lay out a base and to limit containers: sudo make images" >&2; exit 1; }
 scripts/images/install-tools.sh
 export CONTAINERS_CONF=$PWD/scripts/images/containers.conf
 scripts/images/build.sh
