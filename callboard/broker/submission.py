@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +34,9 @@ LONGEST_TEXT = 255
 MOST_TAGS = 100
 #: By how much a submitter's clock may be ahead of ours for its ten years.
 _CLOCKS_APART_MS = 24 * 3600 * 1000
-_WHOLE = {int, bool}
+_WHOLE = {int}
+#: The highest number that msgpack carries, nearly; a fair step is as short long before.
+_HEAVIEST = 2**63
 #: Half a surrogate pair has no UTF-8; control characters part the fields of events.
 _UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -92,13 +93,22 @@ class Submission:
             raise Invalid(f"tags: expected at most {MOST_TAGS} words.")
         numbers = (self.delay_ms, self.due_at_ms, self.expires_in_ms, self.priority)
         # A number with a fraction would come back as one, where readers expect none.
-        if not (set(map(type, numbers)) <= _WHOLE and 0 < self.weight < math.inf):
-            raise Invalid(f"Expected whole numbers and a weight above 0; got {numbers}, {self.weight}.")
+        # True and False are numbers here and none in a script.
+        whole = set(map(type, numbers)) == _WHOLE or all(map(_is_whole, numbers))
+        real = isinstance(self.weight, float) or _is_whole(self.weight)
+        if not (whole and real and 0 < self.weight < _HEAVIEST):
+            raise Invalid(
+                f"Expected whole numbers and a weight above 0, below 2^63; got {numbers}, {self.weight}."
+            )
         latest = LONGEST_DELAY_MS
         if self.due_at_ms:
             latest += clock.now_ms() + _CLOCKS_APART_MS
         if max(numbers) > latest:
             raise Invalid("A task is due, and expires, at most ten years from now.")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)

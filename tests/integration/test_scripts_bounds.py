@@ -10,6 +10,7 @@ import pytest
 
 from callboard.records import layout
 from callboard.storage.connection import Connection
+from callboard.storage.faults import StoreRefused
 from tests.support.scripted_queue import LEASE_MS, START_MS, NewTask, ScriptedQueue, line, operation, pack
 
 KIB = 1024
@@ -141,6 +142,18 @@ def test_a_payload_above_the_bound_is_claimed_alone(queue: ScriptedQueue) -> Non
     queue.submit(NewTask("t1", body=layout.Immutable(payload=b"x" * 1500 * KIB).pack()), NewTask("t2"))
     assert [id for id, _ in queue.claim(16)] == ["t1"]
     assert [id for id, _ in queue.claim(16)] == ["t2"]
+
+
+@pytest.mark.parametrize("field", ["weight", "priority", "delay_ms", "due_at", "expires_in_ms"])
+def test_a_task_that_cannot_be_stored_leaves_nothing_of_those_before_it(
+    queue: ScriptedQueue, field: str
+) -> None:
+    """A record without a place would be answered as queued for ever, and never run."""
+    bad: dict[str, Any] = {field: True}
+    with pytest.raises(StoreRefused):
+        queue.submit(NewTask("t1"), NewTask("t2", **bad))
+    assert not queue.client.exists(queue.keys.mutable("t1"), queue.keys.immutable("t1"))
+    assert queue.look().sets["all"] == {}
 
 
 def test_promotion_goes_in_steps_of_fifty(queue: ScriptedQueue) -> None:

@@ -71,6 +71,17 @@ def test_two_enqueues_of_an_ended_message_in_one_call(queue: ScriptedQueue) -> N
     assert replies == [("m.1~2", "queued")] * 3
 
 
+def test_an_id_given_like_the_next_run_of_another_in_the_same_call(queue: ScriptedQueue) -> None:
+    """Both once had their place and one record: the later body took the place of the earlier one."""
+    enqueue(queue, "a")
+    run_next(queue)
+    replies = queue.submit(NewTask("m.1", nonce="b", key="k"), NewTask("m.1~2", nonce="c", key="k"))
+    assert replies == [("m.1~2", "queued"), ("m.1~2", "queued")]
+    look = queue.look()
+    assert look.records["m.1~2"].mutable.nonce == b"b"
+    assert {key: n for key, (_, _, n) in look.fair[5].items()} == {"k": 1}
+
+
 def test_an_enqueue_that_is_refused_for_the_depth_counts_no_run(queue: ScriptedQueue) -> None:
     enqueue(queue, "a")
     run_next(queue)

@@ -60,6 +60,7 @@ local tasks, wanted = {}, {}
 for index = 3, #ARGV do
   local task = cmsgpack.unpack(ARGV[index])
   if #task < 14 then error('CALLBOARD malformed task') end
+  local _ = task[6] + task[7] + task[8] + task[9] + task[10] -- fails for what is no number
   tasks[index - 2] = task
   wanted[2 * index - 5], wanted[2 * index - 4] = P .. 'm:' .. task[1], P .. 't:' .. task[1]
 end
@@ -99,7 +100,7 @@ for index, task in ipairs(tasks) do
       .. task[13] .. cmsgpack.pack(now, due, queued_at, 0, -1, 0, expires, 0, 0, m[REASON]) .. task[14]
     call('MSET', P .. 'i:' .. id, task[2], P .. 'm:' .. id, record)
     event('s', id, m)
-    written[task[1]] = true
+    written[task[1]], written[id] = true, true
     depth = depth + 1
     replies[index] = { id, m[STATE], now }
   end
