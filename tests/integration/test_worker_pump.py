@@ -124,6 +124,38 @@ def test_a_token_that_comes_during_a_turn_is_not_forgotten(connection: Meddled, 
     wait_until(lambda: hand.taken == ["q"], 1.0, "the claim")
 
 
+def test_a_claim_of_the_waiters_thread_is_not_left_behind_by_the_stop(
+    connection: Meddled, pump: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a waiter that is about to claim for its token
+    When the pump is told to stop, with nothing left to record
+    I expect it to wait for that claim, and to record what comes of it.
+    """
+    made, hand = pump("q")
+    wait_until(lambda: made._asleep)
+    put(connection, "q")
+    about_to_claim, go_on = threading.Event(), threading.Event()
+
+    def numbered() -> str:
+        about_to_claim.set()
+        assert go_on.wait(10)
+        return "99:late"
+
+    def give_back(queue: str, claims: list[Claim]) -> None:
+        [claim] = claims
+        made.done(queue, Finished(turn.release(claim.local, claim.token, cause="shutdown"), None))
+
+    monkeypatch.setattr(made, "_numbered", numbered)
+    hand.claimed = give_back
+    waiter = threading.Thread(target=made.wake, args=("q",))
+    waiter.start()
+    assert about_to_claim.wait(10)
+    made.stop(0.3)
+    go_on.set()
+    waiter.join(10)
+    wait_until(lambda: hand.answers == ["ok"])
+
+
 def test_a_node_that_is_away_starves_no_queue_of_another_node(
     connection: Meddled, pump: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,9 +156,10 @@ class Pump:
         while True:
             self._sleep()
             self.ticked = clock.monotonic()
-            if self._finished:
-                return
             with self._turning:
+                # Asked in here: a waiter's turn that is under way may bring tasks that have to go back.
+                if self._finished:
+                    return
                 for name, state in self._queues.items():
                     self._try(name, state)
 
