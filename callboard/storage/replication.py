@@ -23,7 +23,7 @@ def confirmed(client: Client, request: Confirmed) -> bool:
     pipe = server.pipeline(transaction=False)
     pipe.execute_command("HSET", request.key, "confirmed", "1")
     pipe.execute_command("WAIT", 1, request.within_ms)
-    return int(pipe.execute()[1]) >= 1
+    return _told(*pipe.execute(raise_on_error=False))
 
 
 async def aconfirmed(client: AsyncClient, request: Confirmed) -> bool:
@@ -33,7 +33,7 @@ async def aconfirmed(client: AsyncClient, request: Confirmed) -> bool:
     pipe: Any = client.pipeline(transaction=False)
     pipe.execute_command("HSET", request.key, "confirmed", "1")
     pipe.execute_command("WAIT", 1, request.within_ms)
-    return int((await pipe.execute())[1]) >= 1
+    return _told(*await pipe.execute(raise_on_error=False))
 
 
 async def _by_node(client: Any, request: Confirmed) -> bool:
@@ -44,10 +44,24 @@ async def _by_node(client: Any, request: Confirmed) -> bool:
     try:
         await connection.send_command("HSET", request.key, "confirmed", "1")
         await connection.send_command("WAIT", 1, request.within_ms)
-        await node.parse_response(connection, "HSET")
-        return int(await node.parse_response(connection, "WAIT")) >= 1
+        written: Any = 0
+        try:
+            written = await node.parse_response(connection, "HSET")
+        except redis.ResponseError as error:
+            written = error
+        return _told(written, await node.parse_response(connection, "WAIT"))
     except BaseException:
         await connection.disconnect()
         raise
     finally:
         node.release(connection)
+
+
+def _told(written: Any, replicas: Any) -> bool:
+    # Memory that ran out after the write in question: that one is stored, and nobody knows where else.
+    if isinstance(written, redis.exceptions.OutOfMemoryError):
+        return False
+    for reply in (written, replicas):
+        if isinstance(reply, Exception):
+            raise reply
+    return int(replicas) >= 1

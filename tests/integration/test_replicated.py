@@ -17,9 +17,9 @@ from callboard.errors import Unconfirmed
 from callboard.metrics import Metrics
 from callboard.records.state import State
 from callboard.storage import default
-from callboard.storage.connection import Connection
+from callboard.storage.connection import AsyncConnection, Connection
 from callboard.storage.embedded import EmbeddedServer
-from callboard.storage.operation import Command
+from callboard.storage.operation import Command, Confirmed
 from callboard.submit import limits_of
 from callboard.task import Task, _configured_limits, isolated_registry
 from callboard_scheduler import timekeeper
@@ -84,6 +84,20 @@ async def test_without_a_replica_every_submit_says_so_and_is_stored(alone: Conne
         build.submit_many([{"number": 3}, {"number": 4}])
     await default.aclose()
     assert alone.execute(Command("ZCARD", alone.keys.queue("reports").all)) == 4
+
+
+async def test_memory_that_ran_out_behind_a_submit_does_not_unsay_it(
+    start_server: Callable[..., EmbeddedServer], namespace: str
+) -> None:
+    """It is stored: "refused, the store is full" would make the caller send it a second time."""
+    url = start_server().url
+    connection, awaited = Connection(url, namespace=namespace), AsyncConnection(url, namespace=namespace)
+    connection.client.config_set("maxmemory", 1)
+    request = Confirmed(connection.keys.queue("reports").meta, 100)
+    assert connection.execute(request) is False
+    assert await awaited.execute(request) is False
+    await awaited.close()
+    connection.close()
 
 
 def test_without_a_replica_dramatiq_sees_a_lost_connection(alone: Connection) -> None:
