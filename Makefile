@@ -13,6 +13,8 @@ export PYTHON
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
+# Needs a control plane, so it goes with the proofs of a cluster.
+ON_A_CLUSTER := tests/integration/test_cluster_control_plane.py
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -37,7 +39,7 @@ test-redis: setup ## the integration tests once more, on the redis-server of thi
 
 .PHONY: proof
 proof: setup ## the long tests: chaos, cluster, sentinel (< 20 minutes)
-	$(PYTEST) -m proof --ignore=tests/cluster $(ARGS)
+	$(PYTEST) -m proof --ignore=tests/cluster --ignore=$(ON_A_CLUSTER) $(ARGS)
 
 .PHONY: chart
 chart: setup ## the Helm chart and k8s/, rendered and checked (needs the cluster tools)
@@ -45,7 +47,7 @@ chart: setup ## the Helm chart and k8s/, rendered and checked (needs the cluster
 
 .PHONY: proof-cluster
 proof-cluster: setup ## the chart on a real control plane of this machine, as root (< 25 minutes)
-	$(PYTEST) tests/cluster/test_*.py $(ARGS)
+	$(PYTEST) tests/cluster/test_*.py $(ON_A_CLUSTER) $(ARGS)
 
 .PHONY: cluster-tools
 cluster-tools: ## build what proof-cluster runs, from source (Go 1.26, an hour, goes on where it was)
