@@ -57,6 +57,7 @@ class Kube:
         self._metrics = metrics
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
+        self._closed = False
 
     def pod(self, name: str) -> Pod | None:
         """A pod; None when there is none of that name."""
@@ -88,8 +89,9 @@ class Kube:
         return [one for one in found if one is not None]
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, for good: a thread that still asks would open others and leave them open."""
         with self._lock:
+            self._closed = True
             client, self._client = self._client, None
         logging.getLogger("httpx").removeFilter(self._is_news)
         if client is not None:
@@ -170,6 +172,8 @@ class Kube:
         import httpx
 
         with self._lock:
+            if self._closed:
+                raise ConnectionError("closed")
             if self._client is None:
                 logging.getLogger("httpx").addFilter(self._is_news)
                 verify = ssl.create_default_context(cafile=self._authority) if self._authority else True

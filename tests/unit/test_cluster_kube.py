@@ -95,12 +95,15 @@ def test_no_answer_and_a_late_one(server: KubeServer, tmp_path: Path) -> None:
     with pytest.raises(ClusterAway, match="get pods: no answer from http"):
         server.kube(timeout_seconds=0.2).pod("w-1")
     server.gate.set()
-    kube = server.kube()
+    kube = Kube(server.url, "x", server.token, None)
     server.stop()
-    with pytest.raises(ClusterAway):
+    with pytest.raises(ClusterAway, match="refused"):
         kube.pod("w-1")
-    with pytest.raises(ClusterAway):
+    with pytest.raises(ClusterAway, match="no-token"):
         Kube("http://127.0.0.1:1", "x", tmp_path / "no-token", None).pod("w-1")
+    kube.close()
+    with pytest.raises(ClusterAway, match="closed"):
+        kube.pod("w-1")
 
 
 def test_an_answer_that_makes_no_sense(server: KubeServer) -> None:
