@@ -17,6 +17,7 @@ _lock = threading.Lock()
 _connection: Connection | None = None
 _Options = tuple[str, str, int]
 _options: _Options | None = None
+_known: Settings | None = None
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Options, AsyncConnection]] = WeakKeyDictionary()
 
 
@@ -28,7 +29,7 @@ def configure(
     Without any address it is the server that `callboard up` started in CALLBOARD_DATA_DIR.
     Raises InvalidSetting. Handles made before keep their connection.
     """
-    global _connection, _options  # noqa: PLW0603 - one default a process, guarded by the lock
+    global _connection, _known, _options  # noqa: PLW0603 - one default a process, guarded by the lock
     known = settings or settings_module.load()
     address = url or known.redis_url or address_in(known.data_dir)
     if address is None:
@@ -37,9 +38,16 @@ def configure(
             "or start `callboard up` in this folder."
         )
     with _lock:
-        _options = (address, namespace or known.namespace, known.events_keep)
+        _options, _known = (address, namespace or known.namespace, known.events_keep), known
         _connection = None
         _loops.clear()
+
+
+def configured() -> Settings:
+    """The settings behind the process's connection: those given to `configure`, or the environment's."""
+    _chosen()
+    assert _known is not None
+    return _known
 
 
 def connection() -> Connection:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Unpack, cas
 from pydantic import BaseModel
 from typing_extensions import TypeVar
 
-from callboard import settings
 from callboard.catalog.contract import Contract, ContractOptions, contract_of
 from callboard.context import current_or_none
 from callboard.errors import Invalid, InvalidDeclaration, InvalidPayload
+from callboard.settings import Settings
 from callboard.storage import default
 from callboard.submit import Submission, SubmitLimits, Submitted, limits_of, submit
 from callboard.task.options import SubmitOptions as SubmitOptions
@@ -190,14 +190,16 @@ class Prepared(Generic[P, R, V]):
         return submission(self.task.contract, payload, **self.options)
 
 
+_kept: tuple[Settings, tuple[SubmitLimits, SubmitLimits]] | None = None
+
+
 def _limits() -> SubmitLimits:
+    global _kept  # noqa: PLW0603 - what was made of the settings that hold, so that each submit need not
+    known = default.configured()
+    if _kept is None or _kept[0] is not known:
+        _kept = known, limits_of(known)
     # What a running task goes on with was accepted with it, so it is refused last.
-    return _configured_limits()[current_or_none() is not None]
-
-
-@functools.cache
-def _configured_limits() -> tuple[SubmitLimits, SubmitLimits]:
-    return limits_of(settings.load())
+    return _kept[1][current_or_none() is not None]
 
 
 def _handles(replies: Sequence[Submitted]) -> list[TaskHandle]:

@@ -21,18 +21,15 @@ from callboard.storage.connection import AsyncConnection, Connection
 from callboard.storage.embedded import EmbeddedServer
 from callboard.storage.operation import Command, Confirmed
 from callboard.submit import limits_of
-from callboard.task import Task, _configured_limits, isolated_registry
+from callboard.task import Task, isolated_registry
 from callboard_scheduler import timekeeper
 from callboard_scheduler.timekeeper import Timekeeper
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
-def replicated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def replicated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLBOARD_DURABILITY", "replicated")
-    _configured_limits.cache_clear()
-    yield
-    _configured_limits.cache_clear()
 
 
 @pytest.fixture
@@ -54,6 +51,25 @@ def followed(start_server: Callable[..., EmbeddedServer], namespace: str) -> Ite
         yield replica
     default.connection().close()
     replica.close()
+
+
+def test_the_settings_given_to_configure_hold_for_submits(
+    redis_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CALLBOARD_DURABILITY")
+    with isolated_registry():
+
+        @callboard.task
+        def nap() -> None:
+            pass
+
+        safe = settings.load({"CALLBOARD_DURABILITY": "replicated"})
+        callboard.configure(redis_url, namespace=namespace)
+        nap.submit()
+        callboard.configure(redis_url, namespace=namespace, settings=safe)
+        with pytest.raises(Unconfirmed):
+            nap.submit()
+    default.connection().close()
 
 
 def follow(replica: Connection, url: str) -> None:

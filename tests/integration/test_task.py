@@ -16,19 +16,17 @@ from callboard.errors import InvalidPayload, QueueFull, StoreUnavailable, WaitTi
 from callboard.records import State
 from callboard.storage import default
 from callboard.storage.embedded import EmbeddedServer
-from callboard.task import _configured_limits, isolated_registry
+from callboard.task import isolated_registry
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(default, "_options", None)
     monkeypatch.setattr(default, "_connection", None)
-    _configured_limits.cache_clear()
     with isolated_registry():
         yield
     if default._connection is not None:
         default._connection.close()
-    _configured_limits.cache_clear()
 
 
 @pytest.fixture
