@@ -35,4 +35,6 @@ def new_server(
 
     Use it as a context manager; `kill()` then `start()` is a crash, on the same address.
     """
-    return EmbeddedServer(data_dir, program=server_program(kind), persistent=persistent, config=config)
+    # A primary would wait five seconds for more replicas before it sends the first one its data.
+    chosen = {"repl-diskless-sync-delay": "0", **(config or {})}
+    return EmbeddedServer(data_dir, program=server_program(kind), persistent=persistent, config=chosen)
