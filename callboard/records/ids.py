@@ -6,6 +6,7 @@ Ours have a 26-character lower-case ULID as local part. A Dramatiq program's own
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import threading
@@ -43,6 +44,16 @@ def new_local() -> str:
         f"{pairs[high >> 30]}{pairs[high >> 20 & 1023]}{pairs[high >> 10 & 1023]}{pairs[high & 1023]}"
         f"{pairs[low >> 30]}{pairs[low >> 20 & 1023]}{pairs[low >> 10 & 1023]}{pairs[low & 1023]}"
     )
+
+
+def _begin_anew() -> None:
+    # A forked child would go on from the same number as its parent, and its task be taken for a resend. And
+    # who held the lock is not there any more.
+    global _last, _lock
+    _lock, _last = threading.Lock(), (0, 0)
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def new_id(queue: str) -> str:

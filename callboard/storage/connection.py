@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections import deque
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 import redis
 
@@ -14,6 +17,7 @@ from callboard.metrics import metrics
 from callboard.storage import replication
 from callboard.storage.address import SOCKET_TIMEOUT_SECONDS, Address, AsyncClient, Client
 from callboard.storage.faults import translate
+from callboard.storage.guarded import pools
 from callboard.storage.keys import Keys
 from callboard.storage.lines import Lines
 from callboard.storage.operation import (
@@ -104,6 +108,8 @@ class Connection(_Base):
         # A client that was given is shared: lines would stay taken when this connection is gone.
         alone = client is None and isinstance(self.client, redis.Redis)
         self._lines = Lines(cast("redis.Redis", self.client)) if alone else None
+        if isinstance(self.client, redis.Redis):
+            _open.add(self)
 
     def run(self, operation: Operation[T]) -> T:
         """Drive `operation` to its result.
@@ -228,6 +234,20 @@ class Connection(_Base):
         if self._lines is not None:
             self._lines.hang_up()
         self.client.close()
+
+
+_open: WeakSet[Connection] = WeakSet()
+
+
+def _unlock() -> None:
+    # redis-py makes its pool anew in a forked child, but asks for the pool's lock first: who held it at the
+    # fork is a thread that the child does not have, and it would wait for ever.
+    for connection in _open:
+        for pool in pools(connection.client):
+            pool._lock, pool._fork_lock = threading.RLock(), threading.RLock()
+
+
+os.register_at_fork(after_in_child=_unlock)
 
 
 class AsyncConnection(_Base):

@@ -31,3 +31,8 @@ class AsyncGuardedClient(redis.asyncio.Redis):
 def _sentinels(client: Any) -> list[Any]:
     manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
     return list(manager.sentinels) if manager is not None else []
+
+
+def pools(client: Any) -> list[Any]:
+    """The pools of a client for threads: its own, and those to its sentinels."""
+    return [one.connection_pool for one in (client, *_sentinels(client))]

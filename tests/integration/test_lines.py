@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,9 @@ import redis
 
 from callboard.storage.address import Address
 from callboard.storage.connection import Connection
+from callboard.storage.guarded import pools
 from callboard.storage.lines import Lines
+from callboard.storage.operation import Command
 from callboard.submit import Submission, submit
 from tests.support.waiting import wait_until
 
@@ -107,6 +110,36 @@ def test_many_callers_get_their_own_replies_and_the_pool_is_not_used_up(
         assert list(pool.map(lambda word: lines.call(("ECHO", word)), words)) == [w.encode() for w in words]
     taken = client.connection_pool._in_use_connections
     assert len(taken) <= 8
+
+
+@pytest.mark.parametrize("held", ["_lock", "_fork_lock"])
+def test_a_forked_child_does_not_wait_for_a_thread_of_its_parents(redis_url: str, held: str) -> None:
+    """Given a thread of the parent that is inside the pool at the moment of the fork
+    When the child, which does not have that thread, calls
+    I expect it to be answered.
+    """
+    connection = Connection(redis_url)
+    assert connection.execute(Command("PING"))
+    [pool] = pools(connection.client)
+    inside, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with getattr(pool, held):
+            inside.set()
+            forked.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert inside.wait(10)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        os._exit(0 if connection.execute(Command("PING")) else 1)
+    _, status = os.waitpid(child, 0)
+    forked.set()
+    holder.join()
+    connection.close()
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_a_forked_child_does_not_speak_on_its_parents_line(lines: Lines) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 
 import pytest
@@ -62,3 +64,30 @@ def test_an_id_names_its_queue() -> None:
     for odd in ("", "_", "queue", "queue_", "_local", "1queue_x", "queue_x y", "q" * 65 + "_x"):
         with pytest.raises(TaskNotFound):
             ids.split(odd)
+
+
+def _of_a_child() -> str:
+    """An id that a forked child makes; "" from one that hangs."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        os.write(writing, ids.new_local().encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        made = said.read()
+    os.waitpid(child, 0)
+    return made
+
+
+def test_a_forked_child_makes_other_ids_than_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one millisecond, or after a step back of the clock, both once counted on from the same number."""
+    monkeypatch.setattr(ids, "_last", (clock.now_ms() + 60_000, 7))
+    assert len({_of_a_child(), _of_a_child(), ids.new_local()} - {""}) == 3
+
+
+def test_a_child_that_is_forked_while_an_id_is_made_makes_its_own() -> None:
+    with ids._lock:
+        made = _of_a_child()
+    assert made
