@@ -89,9 +89,9 @@ def _chosen() -> _Options:
 
 
 def _forget() -> None:
-    # A forked child must not share its parent's sockets.
-    global _connection  # noqa: PLW0603
-    _connection = None
+    # A forked child must not share its parent's sockets, nor wait for a thread that it does not have.
+    global _connection, _lock
+    _connection, _lock = None, threading.Lock()
     _loops.clear()
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import redis
 
+from callboard import configure
+from callboard.storage import default
 from callboard.storage.address import Address
 from callboard.storage.connection import Connection
 from callboard.storage.guarded import pools
@@ -209,3 +211,17 @@ def test_a_batch_of_many_chunks_is_stored_once_though_a_reply_and_the_script_are
     assert stored == len({reply.id for reply in first + second}) == 1000
     assert all(reply.problem is None for reply in first + second)
     connection.close()
+
+
+def test_a_child_that_is_forked_while_the_connection_is_made_makes_its_own(
+    redis_url: str, namespace: str
+) -> None:
+    configure(redis_url, namespace=namespace)
+    with default._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            os._exit(0 if default.connection().execute(Command("PING")) else 1)
+        _, status = os.waitpid(child, 0)
+    default.connection().close()
+    assert os.waitstatus_to_exitcode(status) == 0
