@@ -31,7 +31,7 @@ demo: setup ## run the main job on real input, with a worker killed in the middl
 
 .PHONY: test
 test: setup ## unit, property, integration and conformance tests (< 5 minutes)
-	$(PYTEST) -m "not proof" $(SPREAD) $(ARGS)
+	$(PYTEST) -m "not proof" --ignore=tests/chaos --ignore=tests/cluster $(SPREAD) $(ARGS)
 
 .PHONY: test-redis
 test-redis: setup ## the integration tests once more, on the redis-server of this machine
