@@ -110,7 +110,7 @@ def test_an_id_that_names_another_queue_is_refused(connection: Connection) -> No
         {"priority": -5},
         {"priority": 99},
         {"weight": 1e-300},
-        {"weight": 1e300},
+        {"weight": 2.0**62},
         {"delay_ms": -5},
         {"due_at_ms": -(2**62)},
         {"due_at_ms": 1},
