@@ -211,3 +211,13 @@ def test_what_a_default_installation_takes() -> None:
     told = " ".join(manual.MANUAL["multi-tenant"].text.split())
     assert f"takes 4 pods, {cpu:.0f}m CPU and {memory:.0f}Mi, with limits of {limits:.0f}Mi" in told
     assert all("cpu" not in part["limits"] for part in parts), "the page says: no limits for CPU"
+
+
+def test_the_user_of_a_tenant_is_the_one_that_suffices() -> None:
+    """docs/operations.md has the same line, and test_operations_page.py runs it."""
+    lines = {
+        name: re.findall(r"^ +ACL SETUSER (\w+) on >secret (.*)$", PAGES[name].text, re.MULTILINE)
+        for name in ("docs/operations.md", "docs/kubernetes/multi-tenant.md")
+    }
+    [[(_, proven)], [(tenant, told)]] = lines.values()
+    assert told == proven.replace("cb:", f"{tenant}:")
