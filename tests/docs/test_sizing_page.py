@@ -108,7 +108,9 @@ def test_a_scheduler(server: EmbeddedServer, tmp_path: Path) -> None:
     with counted(server.url, scheduler) as (census, process):
         process.ready()
         most = census.most(a_while)
-    assert number(r"^(\d+)$", "scheduler") - 1 <= most <= number(r"^(\d+)$", "scheduler")
+    told = number(r"^(\d+)$", "scheduler")
+    # Its threads seldom speak to Redis at the same moment.
+    assert told - 2 <= most <= told
 
 
 def address_of(api: ServiceProcess) -> str | None:
