@@ -30,6 +30,12 @@ def lines_of(name: str) -> Iterator[str]:
 LINES = sorted({(name, line) for name in NAMES for line in lines_of(name)})
 
 
+def shown(name: str) -> set[str]:
+    """The files that a page shows, by the comment at their head."""
+    texts = [block.text for block in PAGES[name].blocks if block.language == "yaml"]
+    return {found[1] for text in texts if (found := re.match(r"# ([\w-]+\.yaml)\n", text))}
+
+
 def refusal(line: str) -> str:
     """What kubectl says to a line, without a server to ask."""
     words = words_of(line)[1:]
@@ -47,6 +53,9 @@ def refusal(line: str) -> str:
 @pytest.mark.parametrize(("page", "line"), LINES)
 def test_kubectl_understands_the_line(page: str, line: str) -> None:
     told = refusal(line)
+    # A file that the page shows: it has got as far as wanting to read it.
+    if any(f'the path "{name}" does not exist' in told for name in shown(page)):
+        return
     assert not told or "connection refused" in told or f"{SERVER.removeprefix('http://')} was refused" in told
 
 
