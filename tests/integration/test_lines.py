@@ -85,6 +85,7 @@ def test_an_exception_in_mid_reply_does_not_hand_the_reply_to_the_next_call(line
     ended: list[BaseException | None] = []
 
     def call() -> None:
+        lines.call(("PING",))  # connected before the exception comes
         started.set()
         try:
             lines.call(("BLPOP", "nothing:here", 0.3))
