@@ -114,5 +114,9 @@ class Lines:
 
     def hang_up(self) -> None:
         """Connect anew with the next calls: the address may be another server's now."""
-        while self._free:
-            self._drop(self._free.pop())
+        while True:
+            try:
+                line = self._free.pop()
+            except IndexError:  # the last one, or a caller has just taken it
+                return
+            self._drop(line)
