@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import pytest
@@ -18,12 +19,14 @@ NOWHERE = {"nodeSelector": {"there-is": "no-such-node"}}
 QUIET = {"api": NOWHERE, "scheduler": NOWHERE, "valkey": NOWHERE, "workerDefaults": NOWHERE}
 
 Put = Callable[..., None]
+_numbers = count(1)
 
 
 @pytest.fixture(params=HELMS)
 def put(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Put]:
     """Installs, or upgrades to, exactly these values."""
-    namespace = f"upgrades-{request.param}"
+    # One of its own for each test: a namespace that is being deleted takes nothing in.
+    namespace = f"upgrades-{request.param}-{next(_numbers)}"
     cluster.create_namespace(namespace)
     file = cluster.folder / f"{namespace}.yaml"
 
