@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -25,6 +26,11 @@ for _name in [name for name in os.environ if name.startswith("CALLBOARD_")]:
 # compiling Callboard and what it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# Started in the background of a shell without job control, the tests ignore Ctrl-C, and so would every
+# process that a test starts and then interrupts. Handled here, it has its default there.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A run that turns red must turn red again when it is repeated, on a machine however slow. The person at the
 # keyboard gets new examples each time. Hypothesis does much the same by itself, on machines that it knows.
