@@ -140,9 +140,9 @@ class Fairness:
     def reweigh(self, tasks: list[Task]) -> None:
         """The queued tasks of one key enter anew, in their order; what came back keeps its tag."""
         place = self.place(tasks[0])
-        place.tail = max(self.v, place.served)
+        place.tail = passed = max(self.v, place.served)
         for task in tasks:
-            if task.tag >= place.served:
+            if task.tag >= passed:
                 task.tag = place.tail
                 place.tail += step(task)
 

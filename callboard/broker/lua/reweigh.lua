@@ -1,7 +1,8 @@
 -- uses: keys, time, record, fair
 -- Another weight for tasks of one fairness key, a bounded step. Those that are queued at a priority get new tags
 -- in the order given, as if they entered anew, one behind the other, from where the key has been served; what
--- came back after it had been served keeps its score. The others take the weight along for their next entry.
+-- came back after its turn had come keeps its score: it stands before the priority's clock, which nothing else
+-- does, or before where the key has been served. The others take the weight along for their next entry.
 --
 -- KEYS[1]  the queue's prefix
 -- ARGV[1]  fairness key   ARGV[2] weight   ARGV[3] priority, "" where nothing is queued
@@ -11,12 +12,13 @@
 -- Returns  {changed, the next tag, the tail that was reserved}
 local key, weight, p, later = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local step = fair_step({ [WEIGHT] = weight })
-local entry, tag, reserved = nil, tonumber(ARGV[5]), tonumber(ARGV[6])
+local entry, passed, tag, reserved = nil, 0, tonumber(ARGV[5]), tonumber(ARGV[6])
 if p then
   entry = fair_key(p, key)
+  passed = math.max(fair_v[p], entry[2])
   if not tag then
     -- Who enters while this goes on comes behind them all.
-    tag = math.max(fair_v[p], entry[2])
+    tag = passed
     reserved = tag + step * (#ARGV - 6 + later)
     entry[1] = reserved
   end
@@ -27,7 +29,7 @@ for index = 7, #ARGV do
   local m = read(id)
   if m and m[FAIR] == key and not TERMINAL[m[STATE]] then
     m[WEIGHT] = weight
-    if m[STATE] == 'queued' and m[PRIORITY] == p and m[SCORE] - p * K >= entry[2] then
+    if m[STATE] == 'queued' and m[PRIORITY] == p and m[SCORE] - p * K >= passed then
       local own = math.max(fair_v[p], tag)
       m[SCORE], tag = p * K + own, own + step
       call('ZADD', QUEUED, 'XX', integer(m[SCORE]), id)
