@@ -18,6 +18,9 @@ from tests.cluster.lab.tools import ROOT
 OWN_IMAGE = "example-worker"
 _VENV = "/opt/callboard/venv"
 _USER = 65532
+# A repository below /tmp would be hidden by the pod's own /tmp, so it stands elsewhere inside.
+_SOURCE = "/opt/callboard/source"
+_PYTHONPATH = ":".join((_SOURCE, *(f"{_SOURCE}/services/{name}" for name in ("api", "scheduler", "worker"))))
 
 
 def write_images(path: Path, ledger: Path) -> Path:
@@ -27,7 +30,6 @@ def write_images(path: Path, ledger: Path) -> Path:
         "environment": worker["environment"]
         | {
             "CALLBOARD_MODULES": "tests.cluster.workload",
-            "PYTHONPATH": str(ROOT),
             "CHAOS_LEDGER": "/ledger/bodies",
         },
         "mounts": [*worker["mounts"], [str(ledger), "/ledger", "rw"]],
@@ -44,9 +46,9 @@ def write_images(path: Path, ledger: Path) -> Path:
 
 
 def _callboard(module: str, *, tini: bool = False) -> dict[str, Any]:
-    # The environment's packages lie in the repository, its Python wherever it was made from.
+    # The environment finds this project in the repository, its Python lies wherever it was made from.
     python = str(Path(sys.base_prefix).resolve())
-    mounts = [[str(ROOT), str(ROOT), "ro"], [sys.prefix, _VENV, "ro"]]
+    mounts = [[str(ROOT), _SOURCE, "ro"], [sys.prefix, _VENV, "ro"]]
     if not python.startswith("/usr"):
         mounts.append([python, python, "ro"])
     init = [shutil.which("tini") or "", "-s", "--"] if tini and shutil.which("tini") else []
@@ -58,6 +60,7 @@ def _callboard(module: str, *, tini: bool = False) -> dict[str, Any]:
         "environment": {
             "PATH": f"{_VENV}/bin:/usr/local/bin:/usr/bin:/bin",
             "HOME": "/tmp",
+            "PYTHONPATH": _PYTHONPATH,
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
         },
