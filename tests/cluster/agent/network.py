@@ -12,6 +12,8 @@ from pathlib import Path
 _PLUG = r"""
 set -eu
 pid=$1 device=$2 bridge=$3 address=$4
+# The kernel takes its time to remove the devices of a lab that has ended, and this one has the same names.
+ip link delete "$device" 2>/dev/null || true
 ip link add "$device" type veth peer name eth0 netns "$pid"
 ip link set "$device" master "$bridge" up
 nsenter --target "$pid" --net sh -c "
