@@ -16,6 +16,8 @@ from contextlib import suppress
 
 from callboard import clock
 
+#: What would end a terminal's processes; the guard must outlive those.
+_DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: What SIGTERM has not ended by then is killed. A drain may take longer; without a supervisor it may not.
 GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
@@ -25,13 +27,18 @@ class Guard:
     """The supervisor's side: start it, and tell it who lives."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            # In a session of its own, so that what ends the terminal's processes leaves it its work.
-            start_new_session=True,
-        )
+        # Inherited blocked: a signal that comes before it has learnt to ignore them would end it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                # In a session of its own, so that what ends the terminal's processes leaves it its work.
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     @property
     def pid(self) -> int:
@@ -105,8 +112,9 @@ def end(wards: list[_Ward]) -> None:
 
 def main() -> None:
     """Listen until the pipe closes, then end what is left."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _DEAF_TO:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _DEAF_TO)
     watched: dict[int, tuple[str, _Ward]] = {}
     for line in sys.stdin:
         words = line[1:].split()

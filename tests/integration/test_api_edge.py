@@ -194,7 +194,7 @@ class TestProblems:
         self, redis_url: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         with running_api(redis_url) as api:
-            api.platform.catalog.snapshot = None  # a bug
+            api.platform.catalog.current = None  # a bug
             answer = api.http.get("/v1/catalog", headers={"X-Request-Id": "find-me"})
             assert answer.status_code == 500
             assert answer.json()["code"] == "internal"

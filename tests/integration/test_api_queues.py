@@ -10,7 +10,7 @@ import pytest
 from callboard import clock
 from callboard.catalog import presence
 from callboard.catalog.presence import Presence
-from tests.support.api_server import RunningApi, running_api
+from tests.support.api_server import RunningApi, publish, running_api
 
 
 @pytest.fixture
@@ -135,3 +135,16 @@ class TestCatalog:
         answer = api.http.get("/v1/catalog/mail.sent")
         assert answer.status_code == 404
         assert "Did you mean 'mail.send'?" in answer.json()["detail"]
+
+    def test_what_a_worker_has_just_published_is_there(self, redis_url: str) -> None:
+        with running_api(redis_url, prepare=lambda _: None) as api:
+            assert api.http.get("/v1/catalog").json()["items"] == []
+            publish(api.connection)
+            assert len(api.http.get("/v1/catalog").json()["items"]) == 4
+
+    def test_a_task_that_was_looked_for_too_early_can_be_submitted_at_once(self, redis_url: str) -> None:
+        with running_api(redis_url, prepare=lambda _: None) as api:
+            body = {"name": "add", "payload": {"a": 1}}
+            assert api.http.post("/v1/tasks", json=body).status_code == 422
+            publish(api.connection)
+            assert api.http.post("/v1/tasks", json=body).status_code == 202

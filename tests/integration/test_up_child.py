@@ -306,6 +306,15 @@ def test_the_guard_ends_what_a_killed_supervisor_leaves(tmp_path: Path) -> None:
     os.kill(forgotten, signal.SIGKILL)
 
 
+def test_a_signal_that_comes_before_the_guard_is_up_does_not_end_it() -> None:
+    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as watched:
+        guard = Guard()
+        os.kill(guard.pid, signal.SIGTERM)
+        guard.watch(watched.pid, "service")
+        guard.close()
+        assert watched.wait(10) == -signal.SIGTERM
+
+
 def test_a_guard_that_was_killed_does_not_stop_the_work() -> None:
     guard = Guard()
     os.kill(guard.pid, signal.SIGKILL)

@@ -1,4 +1,6 @@
-"""The catalog as this process sees it: at most two seconds old, so that a submit need not ask for it."""
+"""The catalog as this process sees it: at most two seconds old, so that a submit need not ask for it; and as
+it is now, for what lists it or finds nothing.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ logger = logging.getLogger("callboard.api")
 _FRESH_SECONDS: Final = 1.0
 #: … and from this age on, before it is answered.
 _STALE_SECONDS: Final = 2.0
-#: A name that is not there is looked for again, but not more often than this.
-_AGAIN_SECONDS: Final = 0.1
+#: Readings that somebody waits for begin no closer together than this.
+_APART_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,25 @@ class CatalogView:
         self._read_at = float("-inf")
         self._reading: asyncio.Task[Snapshot] | None = None
 
-    async def snapshot(self, *, at_most_seconds: float = _STALE_SECONDS) -> Snapshot:
-        """The catalog, at most so old. Raises StoreUnavailable."""
+    async def snapshot(self) -> Snapshot:
+        """The catalog, at most _STALE_SECONDS old. Raises StoreUnavailable."""
         age = clock.monotonic() - self._read_at
-        if age > at_most_seconds:
+        if age > _STALE_SECONDS:
             return await asyncio.shield(self._refresh())
         if age > _FRESH_SECONDS:
             self._refresh()
+        return self._snapshot
+
+    async def current(self) -> Snapshot:
+        """The catalog, from a reading that began after this call: what was published before it is there.
+
+        Raises StoreUnavailable.
+        """
+        asked = clock.monotonic()
+        # Not the reading under way: it may have passed what was published meanwhile.
+        while self._read_at < asked:
+            await asyncio.sleep(max(self._read_at + _APART_SECONDS - clock.monotonic(), 0))
+            await asyncio.shield(self._refresh())
         return self._snapshot
 
     async def look_up(self, names: Iterable[str], queues: Iterable[str]) -> Snapshot:
@@ -66,7 +80,7 @@ class CatalogView:
             queue in found.queues or queue in found.catalog.queue_names() for queue in queues
         ):
             return found
-        return await self.snapshot(at_most_seconds=_AGAIN_SECONDS)
+        return await self.current()
 
     def _refresh(self) -> asyncio.Task[Snapshot]:
         if self._reading is None or self._reading.done():

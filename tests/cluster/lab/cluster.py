@@ -103,10 +103,17 @@ class Cluster:
         self.kubectl("apply", "--filename=-", stdin=json.dumps(listed))
 
     def create_namespace(self, name: str) -> None:
-        """One that admits only pods that keep the strictest of the Pod Security Standards."""
+        """One that admits only pods that keep the strictest of the Pod Security Standards.
+
+        It is whole when this returns: a controller makes its service account a moment later, and until
+        then every pod is refused.
+        """
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         meta = {"name": name, "labels": labels}
         self.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": meta}])
+        self.kubectl(
+            f"--namespace={name}", "wait", "--for=create", "--timeout=60s", "serviceaccount/default"
+        )
 
 
 def _run(command: Sequence[str], stdin: str | None = None) -> str:

@@ -13,7 +13,7 @@ from callboard_api.routing import Call
 
 async def entries(call: Call) -> ASGIApp:
     """GET /v1/catalog"""
-    snapshot = await call.platform.catalog.snapshot()
+    snapshot = await call.platform.catalog.current()
     items = [task.to_json() for task in snapshot.catalog.tasks.values()]
     return Answer({"items": items, "next_cursor": None})
 
