@@ -111,9 +111,7 @@ class Cluster:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         meta = {"name": name, "labels": labels}
         self.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": meta}])
-        self.kubectl(
-            f"--namespace={name}", "wait", "--for=create", "--timeout=60s", "serviceaccount/default"
-        )
+        self.kubectl(f"--namespace={name}", "wait", "--for=create", "--timeout=60s", "serviceaccount/default")
 
 
 def _run(command: Sequence[str], stdin: str | None = None) -> str:
