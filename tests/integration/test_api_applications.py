@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,9 @@ from callboard.catalog.loading import ModuleFailed
 from callboard.errors import Invalid, InvalidDeclaration, InvalidSetting
 from callboard.host import Host
 from callboard.metrics import metrics
+from callboard_api.schemas.body import SINGLE_BYTES
 from tests.support.api_server import RunningApi, running_api
+from tests.support.waiting import wait_until
 
 KEY = "cb_" + "k" * 30
 Install = Callable[..., None]
@@ -48,6 +51,10 @@ async def status(request):
     return JSONResponse({"state": task.state})
 
 
+async def wall(request):
+    return JSONResponse({"bytes": len(await request.body())})
+
+
 def broken(request):
     raise RuntimeError("a secret")
 
@@ -59,6 +66,7 @@ def teapot(request):
 ROUTES = [
     Route("/api/orders", order, methods=["POST"]),
     Route("/api/orders/{id}", status),
+    Route("/api/wall", wall, methods=["POST"]),
     Mount("/api/shop", routes=[Route("/broken", broken), Route("/teapot", teapot)]),
 ]
 """
@@ -125,6 +133,30 @@ def test_what_goes_wrong_there_is_a_problem(shop: RunningApi) -> None:
     assert (teapot.status_code, teapot.text) == (418, "short and stout")
     nowhere = shop.http.get("/api/shop/nowhere")
     assert (nowhere.status_code, nowhere.json()["code"]) == (404, "not-found")
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "in chunks"])
+def test_a_body_is_bounded_there_too(shop: RunningApi, announced: bool) -> None:
+    def body(size: int) -> bytes | Iterator[bytes]:
+        return b"x" * size if announced else (b"x" * 65_536 for _ in range(size // 65_536))
+
+    fits = shop.http.post("/api/wall", content=body(SINGLE_BYTES))
+    assert (fits.status_code, fits.json()) == (200, {"bytes": SINGLE_BYTES})
+    refused = shop.http.post("/api/wall", content=body(SINGLE_BYTES + 65_536))
+    assert (refused.status_code, refused.json()["code"]) == (413, "payload-too-large")
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert "1,048,576 bytes" in refused.json()["detail"]
+
+
+def test_a_client_that_hangs_up_there_is_no_fault_of_the_api(
+    shop: RunningApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = {"route": "/api/wall", "method": "POST", "status": "499"}
+    head = f"POST /api/wall HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+    with socket.create_connection((shop.http.base_url.host, shop.http.base_url.port or 80)) as client:
+        client.sendall(f"{head}Content-Length: 9\r\n\r\nhalf".encode())
+    wait_until(lambda: metrics.registry.get_sample_value("callboard_http_requests_total", labels))
+    assert "failed" not in caplog.text
 
 
 def test_an_application_that_is_off_is_not_imported(install: Install, redis_url: str) -> None:

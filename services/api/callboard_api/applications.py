@@ -18,6 +18,7 @@ from callboard.errors import InvalidDeclaration
 from callboard.host import SCOPE, Host
 from callboard_api.platform import Platform
 from callboard_api.problems import Rejected
+from callboard_api.schemas.body import SINGLE_BYTES, bounded
 
 #: The platform's own, now or later.
 _RESERVED: Final = ("/v1", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/dashboard", "/static")
@@ -79,7 +80,7 @@ def _routes_of(app: App) -> Iterator[tuple[str, BaseRoute]]:
 
 
 class _Hosted(BaseRoute):
-    """A route of an application: asks for the key, and hands its endpoint a Host."""
+    """A route of an application: asks for the key, bounds the body, and hands its endpoint a Host."""
 
     def __init__(self, platform: Platform, path: str, route: BaseRoute) -> None:
         self._platform = platform
@@ -98,7 +99,7 @@ class _Hosted(BaseRoute):
         principal = platform.guard.principal(scope)
         principal.require("read" if scope["method"] in _SAFE else "submit")
         scope[SCOPE] = Host(platform.keys, platform.limits, principal.owner, principal.sees, platform.run)
-        await self._route.handle(scope, receive, send)
+        await self._route.handle(scope, bounded(scope, receive, SINGLE_BYTES), send)
 
 
 async def refused(request: Request, error: Exception) -> Response:

@@ -7,6 +7,7 @@ import re
 import secrets
 from typing import Final
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from callboard import clock
@@ -67,7 +68,7 @@ class Edge:
             rejected = problems.of(error)
             if rejected.code == "internal":
                 logger.exception("Request %s failed", request_id)
-        except ClientGone:
+        except (ClientGone, ClientDisconnect):
             status = _CLIENT_CLOSED
         except Exception:
             logger.exception("Request %s failed", request_id)

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any, Final
 
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from callboard_api.problems import Rejected
 
@@ -28,22 +28,36 @@ class _Refused(ValueError):
 
 async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The body, whole. Raises Rejected (413) as soon as it is known to be longer than `limit`."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise _too_large(limit)
+    receive = bounded(scope, receive, limit)
     chunks: list[bytes] = []
-    size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
+        chunks.append(message.get("body", b""))
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def bounded(scope: Scope, receive: Receive, limit: int) -> Receive:
+    """`receive` for whoever reads the body: it raises Rejected (413) as soon as that is longer than `limit`.
+
+    Raises Rejected at once for a length that the client announces.
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            raise _too_large(limit)
+    size = 0
+
+    async def counting() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise _too_large(limit)
+        return message
+
+    return counting
 
 
 class ClientGone(Exception):
