@@ -6,10 +6,11 @@ Nothing here reads a store: services hand in plain snapshots (`QueueFigures`, `S
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -188,14 +189,32 @@ class Metrics:
     def _histogram(self, name: str, help: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"callboard_{name}", help, labels, buckets=buckets, registry=self.registry)
 
+    def unlock(self) -> None:
+        """New locks, for a forked child: whoever held one at the fork is a thread that the child lacks."""
+        for collector in [self.registry, *self.registry._collector_to_names]:
+            _unlock(collector)
+
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """The body of `/metrics` and its content type, for an Accept header."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
 
+def _unlock(part: Any) -> None:
+    # prometheus-client has a lock in its registry, in each metric with labels and in each of their values.
+    if hasattr(part, "_lock"):
+        part._lock = threading.RLock()
+    for name in ("_metrics", "_buckets", "_value", "_sum"):
+        inner = getattr(part, name, ())
+        if isinstance(inner, dict):
+            inner = inner.values()
+        for value in inner if isinstance(inner, Iterable) else (inner,):
+            _unlock(value)
+
+
 # What this process serves at `/metrics`, and its parts by name.
 metrics = Metrics(process=True)
+os.register_at_fork(after_in_child=metrics.unlock)
 
 TASKS_SUBMITTED: Final = metrics.tasks_submitted
 TASKS_FINISHED: Final = metrics.tasks_finished

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
+from weakref import WeakSet
 
 from dramatiq import Actor, Broker, Message, Middleware
 from dramatiq.common import current_millis, q_name
@@ -69,6 +71,7 @@ class CallboardBroker(Broker):
         self._contracts: dict[str, Contract | None] = {}
         self._lock = threading.RLock()
         self._submit_limits: tuple[SubmitLimits, SubmitLimits] | None = None
+        _brokers.add(self)
 
     @property
     def connection(self) -> Connection:
@@ -279,6 +282,19 @@ class CallboardBroker(Broker):
             yield
         except StoreUnavailable as error:
             raise ConnectionClosed(error) from error
+
+
+_brokers: WeakSet[CallboardBroker] = WeakSet()
+
+
+def _part_from_parent() -> None:
+    # Whoever held a lock at the fork is not in the child. And the guest is the parent's: its threads are not
+    # here, and closing it would take away the presence of a worker that lives.
+    for broker in _brokers:
+        broker._lock, broker._guest = threading.RLock(), None
+
+
+os.register_at_fork(after_in_child=_part_from_parent)
 
 
 def _live(keys: Keys, queue: str) -> Operation[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -133,6 +134,15 @@ def check_queue_name(name: Any) -> str:
 
 _lock = threading.Lock()
 _declared: dict[str, Queue] = {}
+
+
+def _unlock() -> None:
+    # Whichever thread was declaring at a fork is not in the child, which would wait for it for ever.
+    global _lock  # noqa: PLW0603 - the one lock of this module
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock)
 
 
 def _declare(queue: Queue) -> None:
