@@ -63,7 +63,11 @@ def judge(origin: Origin, pod: Pod | None) -> Fate:
     if away:
         return Fate(away, "nothing")
     if end is None:
-        return by_note("", origin)
+        if origin.draining:
+            return by_note("", origin)
+        # Nobody knows better within a lease. It counts as a crash: a task that takes whole nodes down is the
+        # worst there is, and one that loses three nodes by chance is rare.
+        return Fate("the cluster tells nothing of its end: its node may be lost, or cut off", "strike")
     said = f"its container ended with exit code {end.exit_code} ({end.reason or 'no reason given'})"
     if origin.draining:
         # Told to stop in a pod that stays: a liveness probe that failed, say. What the task had to do with it

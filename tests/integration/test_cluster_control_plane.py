@@ -259,7 +259,7 @@ def _delete(plane: Plane, name: str) -> None:
         ("evicted", Plane.evict, [None], "its pod was evicted (EvictionByEvictionAPI"),
         ("deleted", _delete, [None], "its pod was deleted"),
         ("oom", _oom, ["lost", None], "its container was OOMKilled"),
-        ("crashed", lambda plane, name: None, ["lost", None], ""),
+        ("vanished", lambda plane, name: None, ["lost", None], "its node may be lost"),
     ],
 )
 def test_whose_doing_a_kill_was(

@@ -56,14 +56,14 @@ def looks(*containers: Container, **fields: str | bool | int) -> Pod:
         (HERE, looks(ended("OOMKilled", 137)), "strike", "OOMKilled"),
         (DRAINING, looks(ended("OOMKilled", 137), deleted=True), "strike", "OOMKilled"),
         (HERE, looks(ended("Error", 139)), "strike", "exit code 139 (Error)"),
-        (HERE, looks(), "strike", ""),
+        (HERE, looks(), "strike", "its node may be lost"),
         # Perhaps.
         (HERE, looks(reason="Evicted", disruption="TerminationByKubelet"), "attempt", "no reason given"),
         (HERE, looks(reason="Evicted", message="low on memory."), "attempt", "the kubelet: low on memory"),
         (DRAINING, looks(ended("Error", 137)), "attempt", "exit code 137 (Error) while it drained"),
         # The end of another container, or of an earlier run of this one, tells nothing.
-        (HERE, looks(Container("worker"), ended("OOMKilled", 137, container="sidecar")), "strike", ""),
-        (HERE, looks(ended("OOMKilled", 137, begun=SINCE + 20_000)), "strike", ""),
+        (HERE, looks(Container("worker"), ended("OOMKilled", 137, container="sidecar")), "strike", "node"),
+        (HERE, looks(ended("OOMKilled", 137, begun=SINCE + 20_000)), "strike", "its node"),
         (HERE, looks(ended("OOMKilled", 137, container="mine")), "strike", "OOMKilled"),
     ],
 )
