@@ -58,7 +58,10 @@ def demand_slots(
 
 @dataclass(frozen=True, slots=True)
 class QueueFigures:
-    """One queue at one moment. `tasks`: count by state; the age is None while nothing is queued."""
+    """One queue at one moment. `tasks`: count by state; the age is None while nothing is queued.
+
+    `guests`: processes of Dramatiq's own Worker that serve it; None where nobody has counted them.
+    """
 
     queue: str
     tasks: Mapping[str, int]
@@ -66,6 +69,7 @@ class QueueFigures:
     due_pending: int = 0
     mean_run_seconds: float | None = None
     wait_objective_seconds: float | None = None
+    guests: int | None = None
 
     @property
     def demand_slots(self) -> int:
@@ -122,7 +126,14 @@ class SnapshotCollector(Collector):
         demand = GaugeMetricFamily(
             "callboard_queue_demand_slots", "Slots that the queue needs now.", labels=["queue"]
         )
+        guests = GaugeMetricFamily(
+            "callboard_guests",
+            "Processes of Dramatiq's own Worker that serve the queue; they show no slots.",
+            labels=["queue"],
+        )
         for queue in queues:
+            if queue.guests is not None:
+                guests.add_metric([queue.queue], queue.guests)
             for state in STATES:
                 tasks.add_metric([queue.queue, state], queue.tasks.get(state, 0))
             age.add_metric([queue.queue], max(0.0, queue.oldest_queued_age_seconds or 0.0))
@@ -133,7 +144,7 @@ class SnapshotCollector(Collector):
         for slot in slots:
             capacity.add_metric([slot.queue, "busy"], slot.busy)
             capacity.add_metric([slot.queue, "total"], slot.total)
-        yield from (tasks, age, demand, capacity)
+        yield from (tasks, age, demand, guests, capacity)
 
 
 class Metrics:

@@ -28,7 +28,8 @@ class Presence:
     """A worker process. `slots`: of all its forms, some shared by queues; times in ms since 1970.
 
     `tasks`: what it runs, the first 100, as {"id", "name", "queue", "attempt", "started_at"}. `by_queue`:
-    what each queue uses and the most that it may use, (busy, slots).
+    what each queue uses and the most that it may use, (busy, slots). `slots` is 0 for a guest: a process that
+    runs Dramatiq's own Worker, which does not say what its threads do.
     """
 
     id: str

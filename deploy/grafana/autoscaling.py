@@ -165,9 +165,10 @@ def rows_of_demand(board: Dashboard) -> Dashboard:
         .with_panel(
             stat(
                 "Queues without a worker",
-                "Queues that need slots and have none.",
+                "Queues that need slots and have none, nor a worker of Dramatiq's own.",
                 f"count(max by (queue) (callboard_queue_demand_slots{{{QUEUES}}}) > 0 unless on (queue) "
-                f'sum by (queue) (callboard_slots{{{QUEUES}, state="total"}}) > 0) or vector(0)',
+                f'sum by (queue) (callboard_slots{{{QUEUES}, state="total"}}) > 0 unless on (queue) '
+                f"max by (queue) (callboard_guests{{{QUEUES}}}) > 0) or vector(0)",
                 bad_from=1,
             )
         )

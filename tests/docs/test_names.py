@@ -124,6 +124,7 @@ def metric_names() -> dict[str, tuple[str, ...]]:
         "callboard_tasks": ("queue", "state"),
         "callboard_oldest_queued_age_seconds": ("queue",),
         "callboard_queue_demand_slots": ("queue",),
+        "callboard_guests": ("queue",),
         "callboard_slots": ("queue", "state"),
     }
     for metric in vars(metrics).values():

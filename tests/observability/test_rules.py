@@ -61,6 +61,7 @@ def test_an_alert_has_a_case_that_fires_it_and_one_that_does_not(alert: dict) ->
     assert any(found and not any(found) for found in verdicts), "no case leaves it silent all along"
 
 
+_GUESTS = "(callboard_guests) > 0\n          )\n        for: 10m\n        labels:\n          severity: "
 #: What guards an alert against false alarms, and what lets it fire: without it some case must fail.
 GUARDS = {
     "unless on (namespace) callboard_queue_demand_slots": "",
@@ -78,6 +79,10 @@ GUARDS = {
     '(namespace, queue) (callboard_slots{state="total"': '(queue) (callboard_slots{state="total"',
     'callboard_tasks{state="running"}': "callboard_tasks",
     'callboard_slots{state="busy"}': "callboard_slots",
+    _GUESTS + "critical": _GUESTS.replace("> 0", "> 9") + "critical",
+    _GUESTS + "warning": _GUESTS.replace("> 0", "> 9") + "warning",
+    "by (namespace, queue) (callboard_guests) > 0": "by (namespace, queue) (callboard_guests) >= 0",
+    "unless on (namespace, queue) (\n            max": "unless on (queue) (\n            max",
     "for: 5m": "for: 0m",
     "for: 10m": "for: 0m",
     "for: 15m": "for: 0m",

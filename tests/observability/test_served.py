@@ -28,7 +28,7 @@ CLUSTER = (Path(__file__).parent / "kube_state_metrics.prom").read_bytes()
 SERVICES = ("api", "scheduler", "worker")
 #: What the figures below come to, for the panels that would show a number even if they saw nothing.
 SHOWN = {
-    "Demand / A": 24.0,
+    "Demand / A": 26.0,
     "Slots / A": 4.0,
     "Oldest waiting task / A": 90.0,
     "Queues without a worker / A": 1.0,
@@ -40,7 +40,10 @@ SHOWN = {
 
 
 def exposed(service: str, metrics: Metrics) -> bytes:
-    """A service's page: `parsing` and `ai` share a worker of four slots, `mail` has none. Counters move."""
+    """A service's page. Counters move.
+
+    `parsing` and `ai` share a worker of four slots, Dramatiq's own serves `sums`, nobody `mail`.
+    """
     if service == "worker":
         metrics.snapshots.show_slots([SlotFigures("parsing", 3, 4), SlotFigures("ai", 1, 4)])
         for queue in ("parsing", "ai"):
@@ -54,6 +57,7 @@ def exposed(service: str, metrics: Metrics) -> bytes:
                 QueueFigures("parsing", {"queued": 10, "running": 3}, 90.0),
                 QueueFigures("ai", {"queued": 6, "running": 1}, 5.0),
                 QueueFigures("mail", {"queued": 4}, 1.0),
+                QueueFigures("sums", {"running": 2}, guests=1 if service == "scheduler" else None),
             ]
         )
     return metrics.exposition()[0]
@@ -201,7 +205,7 @@ def test_the_query_of_the_adapter_gives_one_series_a_queue(prometheus: Prometheu
     values = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus-adapter-values.yaml").read_text())
     [rule] = values["rules"]["external"]
     assert rule["name"]["as"] == "callboard_queue_demand_slots"
-    assert len(prometheus.get("series", **{"match[]": rule["seriesQuery"]})) == 6
+    assert len(prometheus.get("series", **{"match[]": rule["seriesQuery"]})) == 8
     query = rule["metricsQuery"].replace("<<.Series>>", rule["name"]["as"])
     query = query.replace("<<.LabelMatchers>>", 'queue=~"parsing|ai",namespace="callboard"')
     assert prometheus.ask(query) == {

@@ -55,7 +55,7 @@ def test_demand_lies_between_what_runs_and_everything(
 
 def test_every_metric_of_the_design_has_its_name() -> None:
     metrics = Metrics(process=True)
-    metrics.snapshots.show_queues([QueueFigures("q", {"queued": 1}, 2.5)])
+    metrics.snapshots.show_queues([QueueFigures("q", {"queued": 1}, 2.5, guests=2)])
     metrics.snapshots.show_slots([SlotFigures("q", 1, 4)])
     metrics.tasks_submitted.labels(queue="q", name="n").inc()
     metrics.tasks_finished.labels(queue="q", name="n", outcome="completed").inc()
@@ -71,6 +71,7 @@ def test_every_metric_of_the_design_has_its_name() -> None:
     assert found["callboard_tasks", "queue=q", "state=failed"] == 0
     assert found["callboard_oldest_queued_age_seconds", "queue=q"] == 2.5
     assert found["callboard_queue_demand_slots", "queue=q"] == 1
+    assert found["callboard_guests", "queue=q"] == 2
     assert found["callboard_slots", "queue=q", "state=busy"] == 1
     assert found["callboard_slots", "queue=q", "state=total"] == 4
     assert found["callboard_tasks_submitted_total", "name=n", "queue=q"] == 1
@@ -90,6 +91,7 @@ def test_a_queue_that_is_gone_leaves_no_series() -> None:
     metrics.snapshots.show_queues([QueueFigures("old", {}), QueueFigures("new", {})])
     metrics.snapshots.show_queues([QueueFigures("new", {})])
     assert {key[1] for key in samples(metrics) if key[0] == "callboard_tasks"} == {"queue=new"}
+    assert "callboard_guests" not in {key[0] for key in samples(metrics)}, "nobody has counted them"
 
 
 def test_stale_queue_figures_become_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 from callboard import clock
-from callboard.catalog import published
+from callboard.catalog import presence, published
 from callboard.maintenance.loops import known_queues
 from callboard.maintenance.policy import PLATFORM_QUEUE
 from callboard.maintenance.rules import Rules
@@ -12,6 +15,7 @@ from callboard.metrics import Metrics
 from callboard.storage.connection import Connection
 
 INTERVAL_SECONDS = 5.0
+#: How often the catalog and the workers are read: one call for each worker.
 _CATALOG_SECONDS = 60.0
 
 
@@ -23,6 +27,7 @@ class Surveyor:
         self._rules = rules
         self._metrics = metrics
         self._published: set[str] = set()
+        self._guests: Counter[str] = Counter()
         self._catalog_due = 0.0
 
     def survey(self) -> float:
@@ -31,11 +36,13 @@ class Surveyor:
         now = clock.monotonic()
         if now >= self._catalog_due:
             self._published = self._connection.run(published.read(keys)).queue_names()
+            workers = self._connection.run(presence.read(keys))
+            self._guests = Counter(name for one in workers if not one.slots for name in one.queues)
             self._catalog_due = now + _CATALOG_SECONDS
         names = {*self._connection.run(known_queues(keys)), *self._published, PLATFORM_QUEUE}
         found = [
             self._connection.run(figures(keys, name, self._rules.wait_objective_seconds(name)))
             for name in sorted(names)
         ]
-        self._metrics.snapshots.show_queues(found)
+        self._metrics.snapshots.show_queues(replace(one, guests=self._guests[one.queue]) for one in found)
         return INTERVAL_SECONDS
