@@ -19,7 +19,7 @@ from callboard.catalog.quantities import Duration, duration_ms, size_bytes
 from callboard.catalog.queue import DEFAULT_QUEUE, Queue, check_queue_name, queue_named
 from callboard.catalog.terms import DEFAULT_PRIORITY, OnLostLease, Terms
 from callboard.context import Discard
-from callboard.errors import InvalidDeclaration, InvalidPayload
+from callboard.errors import InvalidDeclaration, InvalidPayload, nearest
 
 # `#` opens the catalog's entries that are no tasks.
 _NAME = re.compile(r"[^\s#\x00-\x1f\x7f][^\x00-\x1f\x7f]{0,254}")
@@ -56,6 +56,9 @@ class ContractOptions(TypedDict, total=False):
     tags: Sequence[str]
     version: str
     description: str
+
+
+_OPTIONS: Final = frozenset(ContractOptions.__annotations__) | {"payload"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,6 +233,12 @@ def contract_of(
     Raises InvalidDeclaration.
     """
     place = place_of(function)
+    for option in options:
+        if option not in _OPTIONS:
+            raise InvalidDeclaration(
+                f"{place}: a task has no option {option!r}.{nearest(option, _OPTIONS)} "
+                f"There are {', '.join(sorted(_OPTIONS))}."
+            )
     return Contract(name or function.__name__, place=place, **options).bind(function, lenient=lenient)
 
 

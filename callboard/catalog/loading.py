@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from callboard.errors import InvalidDeclaration
+from callboard.errors import CallboardError, InvalidDeclaration
 
 _HERE = str(Path(__file__).parent.parent) + os.sep
 _IMPORTLIB = str(Path(importlib.__file__).parent) + os.sep
@@ -111,16 +111,26 @@ def users_traceback(error: BaseException) -> str:
     """The traceback of `error` without the frames of the import system and of this library that led to it."""
     told = traceback.TracebackException.from_exception(error)
     part: traceback.TracebackException | None = told
+    raised: BaseException | None = error
     while part is not None:
-        frames = list(part.stack)
+        frames = [frame for frame in part.stack if not frame.filename.startswith(("<frozen ", _IMPORTLIB))]
         first = next((i for i, frame in enumerate(frames) if not _is_ours(frame.filename)), len(frames))
-        # Below the user's first frame ours stay: they show what of ours they called.
-        part.stack = traceback.StackSummary.from_list(
-            [frame for frame in frames[first:] if not frame.filename.startswith(("<frozen ", _IMPORTLIB))]
-        )
-        part = part.__cause__ or (None if part.__suppress_context__ else part.__context__)
+        last = len(frames)
+        if isinstance(raised, CallboardError):
+            # Its message says what we refuse, and the last line is to be the one that has to be mended.
+            while last > first and _is_ours(frames[last - 1].filename):
+                last -= 1
+        # Else below the user's first frame ours stay: they show what of ours they called.
+        part.stack = traceback.StackSummary.from_list(frames[first:last])
+        if part.__cause__ is not None:
+            part, raised = part.__cause__, raised and raised.__cause__
+        elif part.__suppress_context__:
+            break
+        else:
+            part, raised = part.__context__, raised and raised.__context__
     return "".join(told.format()).rstrip()
 
 
 def _is_ours(file: str) -> bool:
-    return file.startswith((_HERE, _IMPORTLIB, "<frozen "))
+    # <string>: what dataclasses make.
+    return file.startswith((_HERE, _IMPORTLIB, "<frozen ", "<string>"))

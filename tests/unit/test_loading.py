@@ -119,6 +119,25 @@ def test_the_cause_of_a_cause_is_shown_without_our_frames_too(tmp_path: Path) ->
     assert "callboard/catalog" not in message
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("@task(queue='q', retrys=3)", "a task has no option 'retrys'. Did you mean 'retries'? There are "),
+        ("@task(queue='q', priority=11)", "task 'build' priority: expected 0 (first) to 9; got 11."),
+        ("Queue('q', slots=0)\n@task", "Queue('q') slots: expected a whole number above 0; got 0."),
+    ],
+)
+def test_what_we_refuse_shows_the_line_that_has_to_be_mended_and_nothing_below_it(
+    tmp_path: Path, line: str, told: str
+) -> None:
+    write(tmp_path / "cb_refused.py", f"from callboard import Queue, task\n{line}\ndef build(): ...\n")
+    message = failure("cb_refused.py")
+    assert "cb_refused.py" in message.splitlines()[2]
+    assert line.splitlines()[0] in message.splitlines()[3]
+    assert "callboard/catalog" not in message
+    assert told in message.splitlines()[-1]
+
+
 def test_a_missing_import_inside_the_module_is_its_own_failure(tmp_path: Path) -> None:
     write(tmp_path / "cb_needs.py", "import cb_not_installed\n")
     message = failure("cb_needs")

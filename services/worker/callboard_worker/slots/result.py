@@ -28,7 +28,7 @@ class BadResult(Exception):
 def _plain(value: Any) -> Any:
     if isinstance(value, _PLAIN) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
         return to_jsonable_python(value)
-    raise TypeError(f"a {type(value).__qualname__} has no JSON form")
+    raise TypeError(f"the type {type(value).__qualname__!r} has no JSON form")
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
