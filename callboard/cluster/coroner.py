@@ -138,21 +138,28 @@ class Coroner:
             ):
                 try:
                     case.fate = judge(origin, self._kube.pod(origin.pod))
+                    self._warned = False
                 except ClusterAway as error:
                     # A connection that was closed while idle, or one of several API servers that restarts.
                     logger.info("%s. It is asked again.", error)
                     clock.sleep(_AGAIN_SECONDS)
+                except ClusterForbids as error:
+                    # One that has just started refuses everybody until it has read the Roles.
+                    left = self._patience - (clock.monotonic() - case.asked_at)
+                    if left > _AGAIN_SECONDS and not self._warned:
+                        clock.sleep(_AGAIN_SECONDS)
+                        continue
+                    self._refused(error)
+                    case.fate = by_note(worker, origin)
                 except ClusterError as error:
-                    self._failed(error)
+                    logger.info("%s. A vanished worker is judged without.", error)
                     case.fate = by_note(worker, origin)
                 except Exception:
                     logger.exception("The pod of worker %s could not be judged.", worker)
                     case.fate = by_note(worker, origin)
 
-    def _failed(self, error: ClusterError) -> None:
-        if not isinstance(error, ClusterForbids):
-            logger.info("%s. A vanished worker is judged without.", error)
-        elif not self._warned:
+    def _refused(self, error: ClusterForbids) -> None:
+        if not self._warned:
             self._warned = True
             logger.warning(
                 "%s. Evicted and deleted workers are not told from crashed ones, unless they noted it "

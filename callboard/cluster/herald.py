@@ -70,6 +70,7 @@ class Herald:
         self._told_work: tuple[int, ...] | None = None
         self._not_before = 0.0
         self._failures = 0
+        self._refused = False
         self._warned = False
         self._rounds = Rounds("The herald", self._round)
 
@@ -96,7 +97,7 @@ class Herald:
         else:
             if self._failures:
                 logger.info("The cluster is told of our work again.")
-            self._failures, self._warned = 0, False
+            self._failures, self._refused, self._warned = 0, False, False
             self._told, self._told_work = wanted, work
             self._not_before = clock.monotonic() + self._pace
         return self._look
@@ -126,6 +127,13 @@ class Herald:
 
     def _failed(self, error: ClusterError) -> None:
         forbidden = isinstance(error, ClusterForbids)
+        if forbidden and not self._refused:
+            # An API server that has just started refuses everybody until it has read the Roles. It is asked
+            # once more before it is believed, for then it is left alone for long.
+            self._refused = True
+            self._not_before = clock.monotonic() + self._pace
+            logger.debug("%s. It is asked again.", error)
+            return
         if forbidden and not self._warned:
             self._warned = True
             logger.warning(

@@ -155,12 +155,28 @@ def test_it_asks_again_when_an_api_server_restarts(server: KubeServer) -> None:
 
 def test_without_the_permission_it_says_so_once(server: KubeServer, caplog: pytest.LogCaptureFixture) -> None:
     server.status = 403
-    asked = coroner(server)
+    asked = coroner(server, patience_seconds=0.5)
     with caplog.at_level(logging.WARNING, "callboard.cluster"):
         assert verdict(asked, "w-1-abc", HERE) == Fate()
+        wait_until(lambda: caplog.messages, description="its word")
+        before = len(server.asked)
         assert verdict(asked, "w-1-def", DRAINING).costs == "nothing"
     [said] = caplog.messages
     assert "`get` on pods" in said
+    assert len(server.asked) == before + 1, "what is known is not waited for"
+
+
+def test_one_refusal_is_not_believed(server: KubeServer, caplog: pytest.LogCaptureFixture) -> None:
+    """An API server that starts knows no Roles for a moment; a task must not be struck for that."""
+    server.objects["pods/w-1"] = pod("w-1", deletionTimestamp="2026-11-22T10:01:00Z")
+    server.status = 403
+    asked = coroner(server)
+    with caplog.at_level(logging.INFO, "callboard.cluster"):
+        assert asked("w-1-abc", HERE) is None
+        wait_until(lambda: server.asked, description="the refusal")
+        server.status = 0
+        assert verdict(asked, "w-1-abc", HERE).cause == "its pod was deleted"
+    assert caplog.messages == []
 
 
 def test_an_answer_that_makes_no_sense_holds_nothing_up(server: KubeServer) -> None:

@@ -137,12 +137,28 @@ def test_without_the_permission_it_says_so_once_and_works_on(
         wait_until(lambda: server.asked, description="the first try")
         hands.take()
         wait_until(lambda: caplog.records, description="its word")
+        assert not wait_for_more(server, 2)
         teller.stop(5)
     [said] = caplog.messages
     assert "`patch` on pods" in said
     assert "CALLBOARD_CLUSTER_DELETION_COST=false" in said
-    assert server.asked == ["PATCH pods/w-1"], "it does not ask again and again"
-    assert server.counted("patch pods", "forbidden") == 1
+    assert server.asked == ["PATCH pods/w-1"] * 2, "it does not ask again and again"
+    assert server.counted("patch pods", "forbidden") == 2
+
+
+def test_one_refusal_is_not_believed(server: KubeServer, caplog: pytest.LogCaptureFixture) -> None:
+    """An API server that starts knows no Roles for a moment; that is no reason for a long silence."""
+    hands = Hands()
+    with caplog.at_level(logging.INFO, "callboard.cluster"):
+        teller = herald(server, hands, pace_seconds=0.2)
+        wait_until(lambda: costs(server) == ["0"], description="the first word")
+        server.status = 403
+        hands.take()
+        wait_until(lambda: server.counted("patch pods", "forbidden") == 1, description="the refusal")
+        server.status = 0
+        wait_until(lambda: costs(server) == ["0", "10"], description="the next word")
+        teller.stop(5)
+    assert caplog.messages == []
 
 
 def test_an_api_server_that_is_away_is_told_later(
