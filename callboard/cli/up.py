@@ -65,7 +65,8 @@ def up(
             raise SystemExit(Exit.USAGE) from None
         except ServiceFailed as error:
             complain(str(error))
-            raise SystemExit(Exit.USAGE if error.exit_code == Exit.USAGE else Exit.UNREACHABLE) from None
+            told = error.exit_code in (Exit.USAGE, Exit.REFUSED)
+            raise SystemExit(error.exit_code if told else Exit.UNREACHABLE) from None
         try:
             if ready:
                 click.echo(

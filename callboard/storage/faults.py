@@ -12,6 +12,8 @@ _PASSING = (
     "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF", "BUSY",
     "UNBLOCKED", "MOVED", "ASK",
 )  # fmt: skip
+#: Which servers may be used, in words.
+NEEDED = "Callboard needs Redis 7.0 or newer, or Valkey 7.2 or newer"
 
 
 class StoreRefused(CallboardError):
@@ -32,6 +34,9 @@ def translate(error: Exception) -> CallboardError:
         error,
         redis.exceptions.ReadOnlyError | redis.exceptions.ClusterError | redis.exceptions.TryAgainError,
     ):
+        if "HELLO" in text and "unknown command" in text:
+            # It cannot even be asked for its version.
+            return StoreUnfit(f"Redis is older than 6.0; {NEEDED}. It said: {text}")
         words = text.replace("-", " ").split(" ")
         if not any(word in _PASSING for word in words[:8]):
             return StoreRefused(f"Redis refused a command: {text}")

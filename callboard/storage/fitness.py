@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from callboard.errors import CallboardError, StoreUnfit
+from callboard.storage.faults import NEEDED
 from callboard.storage.keys import Keys
 from callboard.storage.operation import Everywhere, Operation, ScriptCall
 from callboard.storage.scripts import script
@@ -47,11 +48,7 @@ def _check_version(where: str, info: Mapping[str, Any]) -> None:
     told = str(info.get("redis_version", ""))
     numbers = re.match(r"(\d+)\.(\d+)", told)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST:
-        wanted = ".".join(map(str, OLDEST))
-        raise StoreUnfit(
-            f"{where} has version {told or 'unknown'}. Callboard needs Redis {wanted} or newer, "
-            "or Valkey 7.2 or newer."
-        )
+        raise StoreUnfit(f"{where} has version {told or 'unknown'}. {NEEDED}.")
 
 
 def _check_policy(where: str, info: Mapping[str, Any], warnings: list[str]) -> None:

@@ -114,7 +114,7 @@ def test_a_wrong_password_and_an_unknown_certificate_are_refused(
 ) -> None:
     wrong = f"rediss://callboard:nonsense@127.0.0.1:{tls_port}/0?ssl_ca_certs={certificate[0]}"
     denied = services("callboard_worker", wrong, NAMESPACE=NAMESPACE)
-    assert denied.wait(30) == 2
+    assert denied.wait(30) == 4
     assert "Redis refuses this user" in denied.said
     assert "nonsense" not in denied.said
     with redis.Redis(port=tls_port, ssl=True) as stranger, pytest.raises(redis.ConnectionError):

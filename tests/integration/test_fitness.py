@@ -13,6 +13,7 @@ from callboard.storage.connection import AsyncConnection, Connection
 from callboard.storage.embedded import EmbeddedServer
 from callboard.storage.keys import Keys
 from callboard.storage.operation import Command, Everywhere, Request, ScriptCall
+from tests.support.old_redis import old_redis
 
 GOOD = {"redis_version": "7.0.15"}
 KEEPING = {"maxmemory_policy": "noeviction"}
@@ -72,6 +73,20 @@ def test_versions(version: str, fit: bool) -> None:
     else:
         with pytest.raises(StoreUnfit, match=r"needs Redis 7\.0 or newer"):
             drive({"": {"redis_version": version}}, {"": KEEPING})
+
+
+@pytest.mark.parametrize(
+    ("version", "told"), [("6.2.14", "Redis has version 6.2.14"), ("5.0.14", "Redis is older than 6.0")]
+)
+async def test_an_old_server_is_refused_although_it_may_not_even_greet(version: str, told: str) -> None:
+    with old_redis(version) as url:
+        connection, on_loop = Connection(url), AsyncConnection(url)
+        with pytest.raises(StoreUnfit, match=rf"{told}.*needs Redis 7\.0 or newer"):
+            connection.run(fitness.check(connection.keys))
+        with pytest.raises(StoreUnfit, match=rf"{told}.*needs Redis 7\.0 or newer"):
+            await on_loop.run(fitness.check(on_loop.keys))
+        connection.close()
+        await on_loop.close()
 
 
 def test_a_policy_that_is_hidden_is_a_warning() -> None:

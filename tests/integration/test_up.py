@@ -22,6 +22,7 @@ from callboard.cli.ports import free_port
 from callboard.cli.supervisor import Plan, ServiceFailed, Supervisor
 from callboard.client import Client
 from callboard.records import State
+from callboard.storage.embedded import EmbeddedServer
 from tests.support.waiting import wait_until
 
 TASKS = '''
@@ -281,6 +282,16 @@ def test_a_service_that_cannot_start_stops_all(up: Callable[..., Up], folder: Pa
     assert other.wait() == 2
     assert other.said("callboard: The api ended with exit code 2 while it was starting.")
     wait_until(lambda: not (folder / ".callboard" / "server.sock").exists(), 10, "the server's end")
+
+
+def test_a_redis_that_must_not_be_used_is_told_without_a_traceback_of_ours(
+    up: Callable[..., Up], start_server: Callable[..., EmbeddedServer]
+) -> None:
+    evicting = start_server(config={"maxmemory-policy": "allkeys-lru"})
+    one = up("tasks.py", "--port", "0", redis_url=evicting.url)
+    assert one.wait() == 4
+    assert one.said("maxmemory-policy allkeys-lru: when its memory is full it would silently delete tasks.")
+    assert not one.said("Traceback")
 
 
 def test_a_worker_for_each_queue_and_without_the_scheduler(

@@ -29,6 +29,8 @@ logger = logging.getLogger("callboard.api")
 
 #: What was asked before a shutdown is answered; what takes longer is cut off.
 _GRACE_SECONDS: Final = 10
+#: What is closed at once after a second signal.
+_LAST_WORD_SECONDS: Final = 1
 #: Longer than the idle time of the usual proxies, or they send into a connection that is being closed.
 _KEEP_ALIVE_SECONDS: Final = 75
 _BACKLOG: Final = 1024
@@ -63,6 +65,13 @@ class ApiServer(uvicorn.Server):
         self._platform.stop_waiting()
         self.should_exit = True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:
+            # uvicorn does not end the application then, which would be told as a failure of it.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.lifespan.shutdown(), _LAST_WORD_SECONDS)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Ours: uvicorn would die by the signal after all is in order, and the exit would not be 0."""
@@ -81,7 +90,7 @@ class ApiServer(uvicorn.Server):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT. Exits: 0, 1 cannot serve (port, Redis), 2 bad settings, bad routes."""
+    """Serve until SIGTERM or SIGINT: 0; 1: the port is taken; 2: a bad setting or route; 4: an unfit Redis."""
     argparse.ArgumentParser(
         prog="python -m callboard_api",
         description="Callboard's HTTP API. It is configured by CALLBOARD_… variables: see docs/settings.md.",
@@ -127,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         ops.stop()
     if unfit:
-        return 1
+        return 4
     logger.info("The API has stopped")
     return 0
 

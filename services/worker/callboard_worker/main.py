@@ -25,7 +25,7 @@ from callboard.catalog.loading import load
 from callboard.catalog.resolution import ResolvedQueue, resolve_queues, worker_slots
 from callboard.catalog.schedule import schedules_in
 from callboard.catalog.timetable import put_declared
-from callboard.errors import CallboardError, InvalidDeclaration, StoreUnavailable
+from callboard.errors import CallboardError, InvalidDeclaration, StoreUnavailable, StoreUnfit
 from callboard.maintenance.policy import Policy
 from callboard.metrics import metrics
 from callboard.ops import OpsServer
@@ -47,6 +47,7 @@ logger = logging.getLogger("callboard_worker")
 
 Publish = Callable[[Keys, Iterable[Contract], Iterable[str], str], Operation[None]]
 
+UNFIT = 4
 PLATFORM_QUEUE = "callboard"
 #: Imported by the worker and its children before anything of the user's.
 _OWN_MODULES = ("callboard_worker.prelude", "callboard_worker.builtin")
@@ -55,7 +56,10 @@ _EXIT_SECONDS = 5.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a worker until SIGTERM or SIGINT: 0 when nothing is held at the end, else 1; 2: a bad setting."""
+    """Run a worker until SIGTERM or SIGINT: 0 when nothing is held at the end, else 1.
+
+    2: a bad setting or module; 4: a Redis that must not be used.
+    """
     argparse.ArgumentParser(
         prog="callboard serve worker",
         description="Runs tasks. Settings come from CALLBOARD_* variables; see docs/settings.md.",
@@ -69,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = Worker(known).run()
     except CallboardError as error:
         sys.stderr.write(f"callboard worker: {error}\n")
-        status = 2
+        status = UNFIT if isinstance(error, StoreUnfit) else 2
     threading.Thread(target=_leave, args=(status,), name="leave", daemon=True).start()
     return status
 
