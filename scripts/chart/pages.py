@@ -22,6 +22,16 @@ BEGIN, END = "<!-- values: written by scripts/chart/pages.py -->", "<!-- end of 
 
 # A null takes away what the defaults have.
 _STRINGS = {"type": "object", "additionalProperties": {"type": ["string", "null"]}}
+_LABELS = {
+    "type": "object",
+    "additionalProperties": {
+        "type": ["string", "null"],
+        "pattern": "^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$",
+    },
+}
+_DNS = "[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
+# A host and a path: a scheme in front of it, as it stands in a browser, makes names that no kubelet pulls.
+_PLACE = r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(:[0-9]+)?(/[A-Za-z0-9._-]+)*"
 _PROBE = {
     "type": ["object", "null"],
     "properties": {
@@ -40,6 +50,7 @@ _PROBE = {
     },
     "additionalProperties": False,
 }
+_SHARE = {"type": ["string", "integer", "null"], "minimum": 0, "pattern": "^[0-9]{1,3}%$"}
 _AMOUNTS = {"type": ["object", "null"], "additionalProperties": {"type": ["string", "number", "null"]}}
 DEFINITIONS: dict[str, Any] = {
     "digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
@@ -65,9 +76,11 @@ DEFINITIONS: dict[str, Any] = {
             ]
         },
     },
-    "name": {"type": "string", "minLength": 1},
-    "object": {"type": "object"},
+    "key": {"type": "string", "pattern": "^[A-Za-z0-9._-]+$"},
+    "labels": _LABELS,
+    "name": {"type": "string", "pattern": f"^{_DNS}$"},
     "optional": {"type": ["object", "null"]},
+    "optionalName": {"type": "string", "pattern": f"^({_DNS})?$"},
     "port": {"type": "integer", "minimum": 1, "maximum": 65535},
     "probes": {
         "type": "object",
@@ -75,13 +88,28 @@ DEFINITIONS: dict[str, Any] = {
         "additionalProperties": False,
     },
     "quantity": {"type": ["string", "integer"], "pattern": "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"},
+    "registry": {"type": "string", "pattern": f"^({_PLACE}/?)?$"},
+    "repository": {"type": "string", "pattern": f"^{_PLACE}$"},
     "resources": {
         "type": "object",
         "properties": {"requests": _AMOUNTS, "limits": _AMOUNTS, "claims": {"type": "array"}},
         "additionalProperties": False,
     },
     "spread": {"enum": ["preferred", "required", "none"]},
+    "strategy": {
+        "type": "object",
+        "properties": {
+            "type": {"enum": ["RollingUpdate", "Recreate"]},
+            "rollingUpdate": {
+                "type": ["object", "null"],
+                "properties": dict.fromkeys(("maxSurge", "maxUnavailable"), _SHARE),
+                "additionalProperties": False,
+            },
+        },
+        "additionalProperties": False,
+    },
     "strings": _STRINGS,
+    "tag": {"type": "string", "pattern": "^([A-Za-z0-9_][A-Za-z0-9._-]{0,127})?$"},
 }
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 
@@ -149,7 +177,25 @@ class Values:
         properties = {}
         for key, default in value.items():
             properties[key] = self._node(f"{path}.{key}".lstrip("."), default, with_defaults)
-        return {"type": "object", "properties": properties, "additionalProperties": False}
+        # A null takes a key away, and templates read these: they would fail with a riddle, or render no port.
+        needed = sorted(
+            key for key, default in value.items() if with_defaults and self._needed(path, key, default)
+        )
+        return {
+            "type": "object",
+            "properties": properties,
+            **({"required": needed} if needed else {}),
+            "additionalProperties": False,
+        }
+
+    def _needed(self, path: str, key: str, default: Any) -> bool:
+        """Whether there must be a value: a section, number or switch, or a text or list that is not empty."""
+        override = self.overrides.get(f"{path}.{key}".lstrip("."), {})
+        if isinstance(default, dict):
+            return not override or override.get("$ref") == "#/$defs/strategy"
+        if "null" in override.get("type", ()):
+            return False
+        return default not in (None, "", [])
 
     def _node(self, path: str, default: Any, with_defaults: bool) -> dict[str, Any]:
         override = self.overrides.get(path, {})

@@ -63,6 +63,51 @@ def workers(**own: Any) -> dict[str, Any]:
             id="keda blind",
         ),
         pytest.param(
+            workers(autoscaling={"mode": "hpa", "keda": {"authenticationRef": "prometheus"}}),
+            "workers.one.autoscaling: mode hpa and keda.* exclude each other",
+            id="hpa with keda's key",
+        ),
+        pytest.param(
+            workers(env={"CALLBOARD_WORKER_SLOTS": 50}),
+            "workers.one.env: CALLBOARD_WORKER_SLOTS is what workers.one.slots says; set that",
+            id="slots past the memory's reckoning",
+        ),
+        pytest.param(
+            {"env": {"CALLBOARD_WORKER_DRAIN_SECONDS": "600"}},
+            "env: CALLBOARD_WORKER_DRAIN_SECONDS is what workers.default.drainSeconds says",
+            id="a drain past the grace",
+        ),
+        pytest.param(
+            workers(isolation="loop", env={"CALLBOARD_WORKER_LOOP_SLOTS": 5}),
+            "workers.one.env: CALLBOARD_WORKER_LOOP_SLOTS is what workers.one.slots says",
+            id="a loop's slots past the autoscaler",
+        ),
+        pytest.param(
+            workers(resources={"requests": {"memory": "2Gi"}}),
+            "workers.one.resources: requests.memory (2Gi) is above limits.memory (1Gi)",
+            id="more asked for than allowed",
+        ),
+        pytest.param(
+            {"api": {"resources": {"requests": {"cpu": 1}, "limits": {"cpu": "900m"}}}},
+            "api.resources: requests.cpu (1) is above limits.cpu (900m)",
+            id="more cpu asked for than allowed",
+        ),
+        pytest.param(
+            workers(resources={"limits": {"memory": "2GB"}}),
+            'workers.one.resources.limits.memory: "2GB" is no quantity',
+            id="no unit of Kubernetes'",
+        ),
+        pytest.param(
+            {"api": {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}}},
+            "api.autoscaling.targetCPU: percent of what? Set api.resources.requests.cpu",
+            id="percent of nothing",
+        ),
+        pytest.param(
+            {"api": {"serviceAccount": {"name": "a"}}, "workerServiceAccount": {"name": "a"}},
+            "api.serviceAccount and workerServiceAccount would both make the ServiceAccount a",
+            id="one account twice",
+        ),
+        pytest.param(
             {"valkey": {"enabled": False}},
             "redis.existingSecret: valkey.enabled is false",
             id="no store at all",
@@ -134,10 +179,16 @@ def test_a_bad_combination_says_what_to_do(helm: Helm, values: dict[str, Any], t
         ("300M", "1000000000", True),
         ("330M", "1G", False),
         ("355467264", "1Gi", True),
+        ("339Mi", "1073741824000m", True),
+        ("340Mi", "1.073741824e9", False),
+        ("340Mi", "1Pi", True),
+        ("340Mi", "+.9Gi", False),
+        ("339Mi", 1073741824, True),
     ],
 )
-def test_memory_is_reckoned_in_every_unit(helm: Helm, memory: str, limit: str, fits: bool) -> None:
-    values = workers(slots=2, slotMemory=memory, resources={"limits": {"memory": limit}})
+def test_memory_is_reckoned_in_every_unit(helm: Helm, memory: str, limit: str | int, fits: bool) -> None:
+    resources = {"requests": {"memory": "64Mi"}, "limits": {"memory": limit}}
+    values = workers(slots=2, slotMemory=memory, resources=resources)
     if fits:
         helm.render(values)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -69,6 +70,19 @@ def test_every_object_is_closed_but_global() -> None:
         ({"env": {"A B": "c"}}, "A B"),
         ({"commonLabels": {"a": 1}}, "commonLabels"),
         ({"redis": {"ports": [0]}}, "ports"),
+        ({"commonLabels": {"a": "b c"}}, "commonLabels"),
+        ({"workers": {"one": {"strategy": {"type": "Rolling"}}}}, "strategy"),
+        ({"scheduler": {"strategy": {"rollingupdate": {}}}}, "rollingupdate"),
+        ({"image": {"registry": "https://registry.example.com/team"}}, "registry"),
+        ({"image": {"tag": "1.0 "}}, "tag"),
+        ({"api": {"image": {"repository": "callboard-api:1.0@"}}}, "repository"),
+        ({"auth": {"existingSecret": "My Secret"}}, "existingSecret"),
+        ({"redis": {"urlKey": "a/b"}}, "urlKey"),
+        ({"fullnameOverride": "Board"}, "fullnameOverride"),
+        ({"fullnameOverride": "1st"}, "fullnameOverride"),
+        ({"listen": {"address": "pod_ip"}}, "address"),
+        ({"api": {"autoscaling": {"targetRequestsPerSecond": "many"}}}, "targetRequestsPerSecond"),
+        ({"metrics": {"podMonitor": {"interval": "15"}}}, "interval"),
     ],
 )
 def test_helm_names_a_value_that_is_wrong(helm: Helm, values: dict[str, Any], told: str) -> None:
@@ -87,7 +101,7 @@ def test_an_umbrella_chart_may_keep_its_own_globals(helm: Helm) -> None:
 
 def test_keys_that_are_gone_pass_the_schema_to_be_named_by_a_template() -> None:
     for path in pages.removed():
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = copy.deepcopy(DEFAULTS)
         inner = values
         *above, last = path.split(".")
         for name in above:

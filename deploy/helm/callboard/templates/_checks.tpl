@@ -17,6 +17,25 @@
 {{- fail (printf "%s is not a value of this chart; use %s" $path $successor) -}}
 {{- end -}}
 {{- end -}}
+{{- $fullname := include "callboard.fullname" . -}}
+{{- if not (regexMatch "^[a-z]" $fullname) -}}
+{{- fail (printf "the release's name makes the Services' names start with %q, and they must start with a letter: use another, or fullnameOverride, for example cb-%s" (substr 0 1 $fullname) (trunc 30 $fullname | trimSuffix "-")) -}}
+{{- end -}}
+{{- range $path, $labels := dict "commonLabels" .Values.commonLabels "api.podLabels" .Values.api.podLabels "scheduler.podLabels" .Values.scheduler.podLabels "valkey.podLabels" .Values.valkey.podLabels "metrics.podMonitor.labels" .Values.metrics.podMonitor.labels "metrics.prometheusRule.labels" .Values.metrics.prometheusRule.labels "metrics.dashboards.labels" .Values.metrics.dashboards.labels -}}
+{{- include "callboard.checkLabels" (list $path $labels) -}}
+{{- end -}}
+{{- range $path, $resources := dict "api" .Values.api.resources "scheduler" .Values.scheduler.resources "valkey" .Values.valkey.resources -}}
+{{- include "callboard.checkResources" (list $path $resources) -}}
+{{- end -}}
+{{- $accounts := dict -}}
+{{- range $path, $account := dict "api.serviceAccount" .Values.api.serviceAccount "scheduler.serviceAccount" .Values.scheduler.serviceAccount "workerServiceAccount" .Values.workerServiceAccount -}}
+{{- if and $account.create $account.name -}}
+{{- if hasKey $accounts $account.name -}}
+{{- fail (printf "%s and %s would both make the ServiceAccount %s: give one of them another name, or create: false" (get $accounts $account.name) $path $account.name) -}}
+{{- end -}}
+{{- $_ := set $accounts $account.name $path -}}
+{{- end -}}
+{{- end -}}
 {{- if and (not .Values.valkey.enabled) (not .Values.redis.existingSecret) -}}
 {{- fail "redis.existingSecret: valkey.enabled is false, so a Secret must hold the URL of your Redis: kubectl create secret generic my-redis --from-literal=url=rediss://:PASSWORD@HOST:6379/0" -}}
 {{- end -}}
@@ -33,8 +52,8 @@
 {{- end -}}
 {{- if .Values.valkey.enabled -}}
 {{- with ((.Values.valkey.resources | default dict).limits | default dict).memory -}}
-{{- $most := mulf (include "callboard.mebibytes" . | float64) 0.6 -}}
-{{- if gt (include "callboard.mebibytes" $.Values.valkey.maxmemory | float64) $most -}}
+{{- $most := mulf (include "callboard.mebibytes" (list "valkey.resources.limits.memory" .) | float64) 0.6 -}}
+{{- if gt (include "callboard.mebibytes" (list "valkey.maxmemory" $.Values.valkey.maxmemory) | float64) $most -}}
 {{- fail (printf "valkey.maxmemory: %v is above 60%% of resources.limits.memory (%v), and a rewrite of the append-only file can double what is in use. At most %.0fMi" $.Values.valkey.maxmemory . (floor $most)) -}}
 {{- end -}}
 {{- end -}}
@@ -56,6 +75,10 @@
 {{- if and (kindIs "invalid" .targetCPU) (kindIs "invalid" .targetRequestsPerSecond) -}}
 {{- fail "api.autoscaling: the HPA has no metric; set targetCPU or targetRequestsPerSecond" -}}
 {{- end -}}
+{{- end -}}
+{{- $resources := .Values.api.resources | default dict -}}
+{{- if not (or (kindIs "invalid" .Values.api.autoscaling.targetCPU) ($resources.requests | default dict).cpu ($resources.limits | default dict).cpu) -}}
+{{- fail "api.autoscaling.targetCPU: percent of what? Set api.resources.requests.cpu, or targetCPU: null" -}}
 {{- end -}}
 {{- end -}}
 {{- if lt (int .Values.api.terminationGracePeriodSeconds) (add (int .Values.api.preStopSleepSeconds) 15 | int) -}}

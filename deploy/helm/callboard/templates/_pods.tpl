@@ -30,7 +30,7 @@ an API server refuses a name twice. */ -}}
   {{- if kindIs "map" $value }}
   {{- toYaml $value | nindent 2 }}
   {{- else if kindIs "float64" $value }}
-  value: {{ printf "%v" (ternary (int64 $value) $value (eq $value (floor $value))) | quote }}
+  value: {{ printf (ternary "%.0f" "%v" (eq $value (floor $value))) $value | quote }}
   {{- else }}
   value: {{ $value | quote }}
   {{- end }}
@@ -56,18 +56,18 @@ valueFrom: {fieldRef: {fieldPath: metadata.name}}
   emptyDir: {}
 - name: redis
   secret:
-    secretName: {{ include "callboard.redisSecret" . }}
-    items: [{key: {{ ternary "url" $values.redis.urlKey $values.valkey.enabled }}, path: url}]
+    secretName: {{ include "callboard.redisSecret" . | quote }}
+    items: [{key: {{ ternary "url" $values.redis.urlKey $values.valkey.enabled | quote }}, path: url}]
 {{- if and (not $values.valkey.enabled) $values.redis.tls.existingSecret }}
 - name: redis-tls
   secret:
-    secretName: {{ $values.redis.tls.existingSecret }}
+    secretName: {{ $values.redis.tls.existingSecret | quote }}
 {{- end }}
 {{- if $values.database.existingSecret }}
 - name: database
   secret:
-    secretName: {{ $values.database.existingSecret }}
-    items: [{key: {{ $values.database.urlKey }}, path: url}]
+    secretName: {{ $values.database.existingSecret | quote }}
+    items: [{key: {{ $values.database.urlKey | quote }}, path: url}]
 {{- end }}
 {{- end -}}
 
@@ -124,7 +124,7 @@ liveness: {httpGet: {path: /livez, port: ops}, periodSeconds: 10, timeoutSeconds
 {{- $own := index . 1 -}}
 {{- $labels := include "callboard.selectorLabels" (concat (list $root) (slice . 3)) | fromYaml -}}
 {{- with $own.priorityClassName | default (ternary (printf "%s-%s" (include "callboard.clusterName" $root) (index . 2)) "" $root.Values.priorityClasses.create) }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $own.nodeSelector }}
 nodeSelector:
@@ -163,10 +163,10 @@ topologySpreadConstraints:
 {{- end -}}
 
 {{- define "callboard.pullSecrets" -}}
-{{- with concat .Values.global.imagePullSecrets .Values.image.pullSecrets | uniq }}
+{{- with concat (.Values.global.imagePullSecrets | default list) (.Values.image.pullSecrets | default list) | uniq }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}

@@ -56,7 +56,7 @@ a checksum and the Secret agree. `helm template` and Argo CD see no cluster: giv
 {{- end -}}
 {{- range $name, $hash := $hashes }}
 {{- if $hash }}
-checksum/{{ $name }}: {{ $hash }}
+checksum/{{ $name }}: {{ $hash | quote }}
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -11,7 +11,7 @@ appendfsync {{ .Values.valkey.appendfsync }}
 # Snapshots would only double the writes: the append-only file has everything.
 save ""
 # Without eviction: a store that forgets tasks is none.
-maxmemory {{ include "callboard.mebibytes" .Values.valkey.maxmemory | float64 | mulf 1048576 | int64 }}
+maxmemory {{ include "callboard.quantity" (list "valkey.maxmemory" .Values.valkey.maxmemory) | float64 | int64 }}
 maxmemory-policy noeviction
 tcp-keepalive 60
 {{- with .Values.valkey.extraConfig }}

@@ -22,7 +22,7 @@
 {{- end -}}
 {{- end -}}
 
-{{- /* The worker sets that are on, merged over the defaults: {NAME: SET} as YAML. */ -}}
+{{- /* The worker sets that are on, merged over the defaults: {NAME: SET} as JSON. */ -}}
 {{- define "callboard.workerSets" -}}
 {{- $sets := dict -}}
 {{- range $name, $own := .Values.workers -}}
@@ -39,7 +39,8 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- toYaml $sets -}}
+{{- /* As JSON: a text that YAML cannot hold would make `fromYaml` a map with nothing but an error. */ -}}
+{{- toJson $sets -}}
 {{- end -}}
 
 {{- /* (list $ NAME SET): fails with what is wrong, what was expected and what to do. */ -}}
@@ -52,11 +53,21 @@
 {{- if and (has "*" $set.queues) (gt (len $set.queues) 1) -}}
 {{- fail (printf "%s.queues: `*` means all queues and stands alone; got %s" $at (join ", " $set.queues)) -}}
 {{- end -}}
+{{- /* By an environment variable they would pass the checks below, and the HPA would not know. */ -}}
+{{- range $name, $value := dict "CALLBOARD_WORKER_QUEUES" "queues" "CALLBOARD_WORKER_DRAIN_SECONDS" "drainSeconds" (ternary "CALLBOARD_WORKER_LOOP_SLOTS" "CALLBOARD_WORKER_SLOTS" (eq $set.isolation "loop")) "slots" -}}
+{{- range $env, $variables := dict "env" $root.Values.env (printf "%s.env" $at) $set.env -}}
+{{- if hasKey ($variables | default dict) $name -}}
+{{- fail (printf "%s: %s is what %s.%s says; set that" $env $name $at $value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- include "callboard.checkLabels" (list (printf "%s.podLabels" $at) $set.podLabels) -}}
+{{- include "callboard.checkResources" (list $at $set.resources) -}}
 {{- with (($set.resources | default dict).limits | default dict).memory -}}
-{{- $limit := include "callboard.mebibytes" . | float64 -}}
+{{- $limit := include "callboard.mebibytes" (list (printf "%s.resources.limits.memory" $at) .) | float64 -}}
 {{- $slots := ternary 1 (int $set.slots) (eq $set.isolation "loop") -}}
-{{- $slot := include "callboard.mebibytes" $set.slotMemory | float64 -}}
-{{- $runner := include "callboard.mebibytes" $set.runnerMemory | float64 -}}
+{{- $slot := include "callboard.mebibytes" (list (printf "%s.slotMemory" $at) $set.slotMemory) | float64 -}}
+{{- $runner := include "callboard.mebibytes" (list (printf "%s.runnerMemory" $at) $set.runnerMemory) | float64 -}}
 {{- $need := addf (mulf (float64 $slots) $slot) $runner -}}
 {{- $room := mulf $limit 0.85 -}}
 {{- if gt $need $room -}}
@@ -77,8 +88,8 @@
 {{- end -}}
 {{- end -}}
 {{- if eq $scaling.mode "hpa" -}}
-{{- if or $scaling.keda.serverAddress $scaling.keda.query $scaling.keda.extraTriggers -}}
-{{- fail (printf "%s.autoscaling: mode hpa and keda.* exclude each other (two autoscalers on one Deployment fight). Take keda.serverAddress, keda.query and keda.extraTriggers away, or set mode: keda" $at) -}}
+{{- if or $scaling.keda.serverAddress $scaling.keda.query $scaling.keda.authenticationRef $scaling.keda.extraTriggers -}}
+{{- fail (printf "%s.autoscaling: mode hpa and keda.* exclude each other (two autoscalers on one Deployment fight). Take keda.serverAddress, keda.query, keda.authenticationRef and keda.extraTriggers away, or set mode: keda" $at) -}}
 {{- end -}}
 {{- if and (eq (int $scaling.minReplicas) 0) (not (semverCompare ">=1.37.0-0" $root.Capabilities.KubeVersion.Version)) -}}
 {{- fail (printf "%s.autoscaling.minReplicas: an HPA scales to 0 from Kubernetes 1.37 on; this is %s. Set 1 or more, or mode: keda" $at $root.Capabilities.KubeVersion.Version) -}}
