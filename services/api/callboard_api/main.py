@@ -90,7 +90,7 @@ class ApiServer(uvicorn.Server):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT: 0; 1: the port is taken; 2: a bad setting or route; 4: an unfit Redis."""
+    """Serve until SIGTERM or SIGINT: 0; 1: the port is taken; 2: a bad setting, route; 4: an unfit Redis."""
     argparse.ArgumentParser(
         prog="python -m callboard_api",
         description="Callboard's HTTP API. It is configured by CALLBOARD_… variables: see docs/settings.md.",
