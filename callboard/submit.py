@@ -3,6 +3,7 @@
 It stands in the broker, because Dramatiq's messages and follow-ups come in by it too.
 """
 
+from callboard.broker.blank import Blank
 from callboard.broker.submission import (
     FOLLOW_UPS,
     LONGEST_DELAY_MS,
@@ -22,6 +23,7 @@ __all__ = [
     "LONGEST_DELAY_MS",
     "NEW_WORK",
     "PAYLOAD_BYTES",
+    "Blank",
     "Submission",
     "SubmitLimits",
     "Submitted",

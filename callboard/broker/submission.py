@@ -40,7 +40,7 @@ _HEAVIEST = 2**63
 #: Half a surrogate pair has no UTF-8; control characters part the fields of events.
 _UNFIT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
-_SUBMIT = script("callboard.broker", "submit")
+SUBMIT = script("callboard.broker", "submit")
 
 
 # Nobody changes one; freezing it would double what making it costs, in each submit.
@@ -180,16 +180,16 @@ def submit(
         chunks = list(_chunks(indexes, named))
         calls = (
             ScriptCall(
-                _SUBMIT,
+                SUBMIT,
                 queue_keys.prefix,
-                (limits.queue_depth, *(_pack(submissions[index], *named[index]) for index in chunk)),
+                (limits.queue_depth, *(pack(submissions[index], *named[index]) for index in chunk)),
             )
             for chunk in chunks
         )
         answers = [(yield next(calls))] if len(chunks) == 1 else (yield ScriptCalls(calls))
         for chunk, answer in zip(chunks, answers, strict=True):
             for index, (local, state, created) in zip(chunk, answer, strict=True):
-                replies[index] = _reply(queue, local.decode(), state.decode(), int(created), limits)
+                replies[index] = reply_of(queue, local, state, created, limits)
         if limits.confirmed_within_ms and not (yield Confirmed(queue_keys.meta, limits.confirmed_within_ms)):
             for index in indexes:
                 reply = replies[index]
@@ -198,14 +198,15 @@ def submit(
     return [reply for reply in replies if reply is not None]
 
 
-def _reply(queue: str, local: str, state: str, created: int, limits: SubmitLimits) -> Submitted:
-    task_id = f"{queue}_{local}"
-    if state == "full":
+def reply_of(queue: str, local: bytes, state: bytes, created: int, limits: SubmitLimits) -> Submitted:
+    """The answer that the script's reply for one task means."""
+    task_id = f"{queue}_{local.decode()}"
+    if state == b"full":
         problem = QueueFull(f"Queue {queue!r} holds {limits.queue_depth} waiting tasks, as many as it may.")
         return Submitted(task_id, State.PENDING, problem)
-    if state == "deleted":  # a resend of a submit whose task has been deleted since
+    if state == b"deleted":  # a resend of a submit whose task has been deleted since
         return Submitted(task_id, State.CANCELLED)
-    return Submitted(task_id, State(state), created_at=created or None)
+    return Submitted(task_id, State(state.decode()), created_at=created or None)
 
 
 def _by_queue(submissions: Sequence[Submission]) -> dict[str, list[int]]:
@@ -266,8 +267,9 @@ def _named(s: Submission) -> tuple[str, bytes]:
     return local, content
 
 
-def _pack(s: Submission, local: str, content: bytes) -> bytes:
-    body = layout.Immutable(
+def body_of(s: Submission, content: bytes) -> layout.Immutable:
+    """What never changes of the task."""
+    return layout.Immutable(
         content if s.message is None else b"",
         b"" if s.message is None else content,
         list(s.tags),
@@ -276,25 +278,15 @@ def _pack(s: Submission, local: str, content: bytes) -> bytes:
         s.schedule_id,
         s.parent_id,
     )
-    reason = "delayed" if s.delay_ms > 0 or s.due_at_ms > 0 else ""
+
+
+def pack(s: Submission, local: str, content: bytes) -> bytes:
+    """One task as the script takes it: first its local id and its body, then what the submission says."""
     fairness_key = s.fairness_key or s.owner
     most = -1 if s.max_attempts is None else s.max_attempts
-    packed: bytes = msgpack.packb(
-        [
-            local,
-            body.pack(),
-            s.name,
-            s.owner,
-            fairness_key,
-            s.weight,
-            s.priority,
-            s.delay_ms,
-            s.due_at_ms,
-            s.expires_in_ms,
-            s.nonce,
-            reason,
-            *layout.sides(fairness_key, s.weight, s.name, s.owner, most, s.nonce),
-        ],
-        use_bin_type=False,
-    )
+    sides = layout.sides(fairness_key, s.weight, s.name, s.owner, most, s.nonce)
+    said = [local, body_of(s, content).pack(), s.name, s.owner, fairness_key, s.weight, s.priority, *sides]
+    if s.delay_ms or s.due_at_ms or s.expires_in_ms or s.nonce:
+        said += (s.delay_ms, s.due_at_ms, s.expires_in_ms, s.nonce)
+    packed: bytes = msgpack.packb(said, use_bin_type=False)
     return packed

@@ -37,6 +37,12 @@ class Immutable(NamedTuple):
         packed: bytes = msgpack.packb(list(self))
         return VERSION + packed
 
+    def around_payload(self) -> tuple[bytes, bytes]:
+        """What `pack` puts before and after the packed payload."""
+        packed = self.pack()
+        start = len(VERSION) + 1  # fewer than 16 fields: the array's head is one byte
+        return packed[:start], packed[start + len(msgpack.packb(self.payload)) :]
+
     @classmethod
     def unpack(cls, raw: bytes) -> Immutable:
         """Raises UndecodableRecord."""

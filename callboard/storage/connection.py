@@ -29,6 +29,7 @@ from callboard.storage.operation import (
     Request,
     ScriptCall,
     ScriptCalls,
+    Stencil,
 )
 
 T = TypeVar("T")
@@ -152,9 +153,32 @@ class Connection(_Base):
                 return replication.confirmed(self.client, request)
             return self._share(request.prefix)
         except _FAULTS as error:
-            if isinstance(error, redis.exceptions.ReadOnlyError):
-                self._forget_primary()
-            raise translate(error) from error
+            raise self._told(error) from error
+
+    def stencil(self, call: ScriptCall, below: float = QUIET_ABOVE) -> Stencil | None:
+        """`call`, which lacks its last argument, ready to be sent again and again by `fill`.
+
+        None where that is not to be had (a cluster, a shared client).
+        """
+        if self._lines is None:
+            return None
+        whole = b"".join(self._lines.packed(("EVALSHA", *self._words(call, 0.0), b"")))
+        return Stencil(call, whole.removesuffix(b"$0\r\n\r\n"), min(below, QUIET_ABOVE))
+
+    def fill(self, stencil: Stencil, last: bytes) -> Any:
+        """The reply to a stencil of this connection with its last argument, as `execute` gives it.
+
+        None, and nothing was sent, when memory is fuller than the stencil is for.
+        """
+        assert self._lines is not None
+        try:
+            if self._share(stencil.call.prefix) >= stencil.below:
+                return None
+            return self._lines.send((b"%b$%d\r\n%b\r\n" % (stencil.head, len(last), last),))
+        except redis.exceptions.NoScriptError:
+            return self.execute(stencil.filled(last))
+        except _FAULTS as error:
+            raise self._told(error) from error
 
     def _each(self, calls: Iterator[ScriptCall]) -> list[Any]:
         unanswered: deque[ScriptCall] = deque()
@@ -210,12 +234,13 @@ class Connection(_Base):
         except _FAULTS as error:
             raise translate(error) from error
 
-    def _forget_primary(self) -> None:
+    def _told(self, error: Exception) -> Exception:
         # A name that a failover moved: connections to the old primary would answer READONLY for ever.
-        if isinstance(self.client, redis.Redis):
+        if isinstance(error, redis.exceptions.ReadOnlyError) and isinstance(self.client, redis.Redis):
             if self._lines is not None:
                 self._lines.hang_up()
             self.client.connection_pool.disconnect(inuse_connections=False)
+        return translate(error)
 
     def blocking(self, longest_seconds: float | None = None) -> Client:
         """A client of its own for commands that block; the caller closes it. No resends: the caller loops.

@@ -26,22 +26,33 @@ class Lines:
         # A URL may bound the pool more tightly. Were all of it idle lines, the other commands would find the
         # pool empty for ever.
         self._most = min(_MOST, client.connection_pool.max_connections // 2)
+        pool = client.connection_pool
+        self._packer = pool.connection_class(**pool.connection_kwargs)  # never connected
+
+    def packed(self, words: Sequence[Any]) -> Sequence[bytes]:
+        """A command as it goes over the wire, for `send`."""
+        found: Sequence[bytes] = self._packer.pack_command(*words)
+        return found
 
     def call(self, words: Sequence[Any]) -> Any:
         """The reply to one command that may be sent twice, undecoded.
 
         Raises what redis-py raises; the connection's own retries come first.
         """
+        return self.send(self.packed(words))
+
+    def send(self, packed: Sequence[bytes]) -> Any:
+        """As `call`, for a command that is packed already."""
         line = self._take()
         try:
             # Nearly every call ends here; the retries cost more than the call.
-            line.send_packed_command(line.pack_command(*words), check_health=False)
+            line.send_packed_command(packed, check_health=False)
             reply = line.read_response()
         except redis.ResponseError:
             self._put_back(line)
             raise
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            reply = self._again(line, words, error)
+            reply = self._again(line, packed, error)
         except BaseException:
             # An exception thrown into this thread in mid-reply: the next caller would read the rest of it.
             self._drop(line)
@@ -60,7 +71,7 @@ class Lines:
         good = False
         try:
             for words in commands:
-                line.send_packed_command(line.pack_command(*words), check_health=False)
+                line.send_packed_command(self.packed(words), check_health=False)
                 pending += 1
                 if pending > 1:
                     yield line.read_response()
@@ -84,13 +95,13 @@ class Lines:
             if line.pid == os.getpid():
                 return line
 
-    def _again(self, line: Any, words: Sequence[Any], first: Exception) -> Any:
+    def _again(self, line: Any, packed: Sequence[bytes], first: Exception) -> Any:
         failed: list[Exception] = [first]
 
         def resend() -> Any:
             if failed:
                 raise failed.pop()  # the call that failed already is the first of the retries' calls
-            line.send_command(*words, check_health=False)
+            line.send_packed_command(packed, check_health=False)
             return line.read_response()
 
         try:

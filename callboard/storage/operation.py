@@ -43,6 +43,23 @@ class ScriptCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Stencil:
+    """A script call that lacks its last argument, for calls that differ in nothing else.
+
+    `head`: all that goes over the wire before that argument. `below`: the share of maxmemory up to which it
+    says the right thing.
+    """
+
+    call: ScriptCall
+    head: bytes
+    below: float
+
+    def filled(self, last: bytes) -> ScriptCall:
+        """The whole call."""
+        return ScriptCall(self.call.script, self.call.prefix, (*self.call.args, last))
+
+
+@dataclass(frozen=True, slots=True)
 class ScriptCalls:
     """Calls of one script on one queue, in order; the reply is the list of their replies.
 

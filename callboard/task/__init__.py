@@ -19,15 +19,16 @@ from typing_extensions import TypeVar
 from callboard.catalog.contract import Contract, ContractOptions, contract_of
 from callboard.context import current_or_none
 from callboard.errors import Invalid, InvalidDeclaration, InvalidPayload
+from callboard.handle import TaskHandle
 from callboard.settings import Settings
 from callboard.storage import default
-from callboard.submit import Submission, SubmitLimits, Submitted, limits_of, submit
+from callboard.submit import Blank, Submission, SubmitLimits, Submitted, limits_of, submit
 from callboard.task.options import SubmitOptions as SubmitOptions
 from callboard.task.options import submission as submission
+from callboard.task.options import submission_by
 
 if TYPE_CHECKING:
     from callboard.catalog.terms import Terms
-    from callboard.handle import TaskHandle
 
 P = ParamSpec("P")
 R = TypeVar("R", default=Any)
@@ -58,6 +59,7 @@ class Task(Generic[P, R, V]):
         self.name = contract.name
         self._signature = inspect.signature(function)
         self._positional = _positional(self._signature)
+        self._blank: tuple[Blank, Terms] | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
         """Run the body here and now, as if it were not a task."""
@@ -94,7 +96,21 @@ class Task(Generic[P, R, V]):
 
         Raises InvalidPayload, QueueFull, StoreFull, StoreUnavailable.
         """
-        return Prepared(self, {}).submit(*args, **kwargs)
+        if _interceptor is not None or current_or_none() is not None:
+            return Prepared(self, {}).submit(*args, **kwargs)
+        assert self.contract.adapter is not None
+        encoded = self.contract.adapter.encode(self.payload_of(args, kwargs))
+        return _handle(self._blank_now().accept(encoded))
+
+    def _blank_now(self) -> Blank:
+        connection, terms, limits = default.connection(), self.contract.terms(), _limits()
+        if self._blank is not None:
+            blank, made_for = self._blank
+            if blank.connection is connection and made_for is terms and blank.limits is limits:
+                return blank
+        blank = Blank(connection, submission_by(terms, None), limits)
+        self._blank = blank, terms
+        return blank
 
     async def asubmit(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle:
         """As `submit`, on the running event loop."""
@@ -203,12 +219,16 @@ def _limits() -> SubmitLimits:
 
 
 def _handles(replies: Sequence[Submitted]) -> list[TaskHandle]:
-    from callboard.handle import TaskHandle
-
     for reply in replies:
         if reply.problem is not None:
             raise reply.problem
-    return [TaskHandle(reply.id) for reply in replies]
+    return [_handle(reply) for reply in replies]
+
+
+def _handle(reply: Submitted) -> TaskHandle:
+    if reply.problem is not None:
+        raise reply.problem
+    return TaskHandle(reply.id)
 
 
 _registry: dict[str, Task[..., Any, Any]] = {}

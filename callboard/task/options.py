@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from callboard import clock
 from callboard.catalog.contract import Contract
 from callboard.catalog.queue import check_queue_name
+from callboard.catalog.terms import Terms
 from callboard.context import current_or_none, delay_ms
 from callboard.errors import Invalid
 from callboard.submit import Submission
@@ -50,12 +51,17 @@ def submission(
     """
     if contract.adapter is None:
         raise Invalid(f"Task {contract.name!r} has no payload model, so only its function can be submitted.")
-    terms = contract.terms()
+    found = submission_by(contract.terms(), contract.adapter.encode(payload))
+    return replace(found, **_changes(found, options)) if options else found
+
+
+def submission_by(terms: Terms, payload: bytes | None) -> Submission:
+    """What `terms` say of a submit without options."""
     parent = current_or_none()
-    found = Submission(
+    return Submission(
         name=terms.name,
         queue=terms.queue,
-        payload=contract.adapter.encode(payload),
+        payload=payload,
         priority=terms.priority,
         expires_in_ms=terms.expires_in_ms or 0,
         max_attempts=terms.max_attempts,
@@ -63,7 +69,6 @@ def submission(
         owner=parent.owner if parent else "default",
         parent_id=parent.id if parent else "",
     )
-    return replace(found, **_changes(found, options)) if options else found
 
 
 def _changes(base: Submission, options: SubmitOptions) -> dict[str, Any]:

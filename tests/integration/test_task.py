@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import callboard
-from callboard import task
+from callboard import Queue, task
 from callboard.errors import InvalidPayload, QueueFull, StoreUnavailable, WaitTimeout
 from callboard.records import State
 from callboard.storage import default
@@ -95,6 +95,29 @@ def test_many_and_from_a_loop() -> None:
             await callboard.aclose()
 
     assert asyncio.run(inside()) == {"n": 7}
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_submit_follows_what_has_changed_since_the_last(redis_url: str, namespace: str) -> None:
+    @task(queue="reports")
+    def build(n: int) -> None: ...
+
+    assert [build.submit(n).record().max_attempts for n in range(2)] == [4, 4]
+    Queue("reports", retries=7)
+    assert build.submit(3).record().max_attempts == 8
+    callboard.configure(url=redis_url, namespace=f"{namespace}2")
+    elsewhere = build.submit(4).record()
+    assert (elsewhere.payload, elsewhere.max_attempts) == ({"n": 4}, 8)
+
+
+@pytest.mark.usefixtures("configured")
+def test_an_argument_that_can_be_read_once_is_read_once() -> None:
+    @task(queue="reports")
+    def build(numbers: Iterable[int]) -> None: ...
+
+    # The first submit of a queue registers it.
+    records = [build.submit(iter([1, 2])).record() for _ in range(2)]
+    assert [record.payload for record in records] == [{"numbers": [1, 2]}] * 2
 
 
 @pytest.mark.usefixtures("configured")

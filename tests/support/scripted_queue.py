@@ -121,11 +121,10 @@ class NewTask:
     body: bytes = field(default_factory=lambda: layout.Immutable(payload=b"{}").pack())
 
     def pack(self) -> bytes:
-        delayed = "delayed" if self.delay_ms > 0 or self.due_at > 0 else ""
         fields = [
-            self.id, self.body, self.name, self.owner, self.key, self.weight, self.priority, self.delay_ms,
-            self.due_at, self.expires_in_ms, self.nonce, delayed,
+            self.id, self.body, self.name, self.owner, self.key, self.weight, self.priority,
             *layout.sides(self.key, self.weight, self.name, self.owner, self.max_attempts, self.nonce),
+            self.delay_ms, self.due_at, self.expires_in_ms, self.nonce,
         ]  # fmt: skip
         return pack(fields)
 

@@ -6,7 +6,7 @@
 -- ARGV[4]  tasks to look at (1…500)
 -- Returns  {what to send with the next look ("" at the end), id, priority, id, priority, …}, by score
 local state, key, limit = ARGV[1], ARGV[2], tonumber(ARGV[4])
-if not STATES[state] then return redis.error_reply('CALLBOARD there is no state ' .. state) end
+if TERMINAL[state] == nil then return redis.error_reply('CALLBOARD there is no state ' .. state) end
 -- Scores may be shared: how many of the last one have been seen comes with it.
 local last, ties = string.match(ARGV[3], '^(.+):(%d+)$')
 last, ties = last or '-inf', tonumber(ties) or 0

@@ -9,7 +9,7 @@ end
 
 -- Ready to run, with a new fair tag.
 local function enter_queued(id, m)
-  fair_enter(m)
+  m[SCORE] = fair_enter(m[PRIORITY], m[FAIR], m[WEIGHT])
   m[STATE], m[REASON], m[QUEUED_AT] = 'queued', '', now
   call('ZADD', QUEUED, integer(m[SCORE]), id)
   call('ZADD', AGE, NOW, id)

@@ -4,10 +4,14 @@
 local events_full, events_keep = string.match(ARGV[1], '^(%d):(%d+)$')
 local EVENTS = P .. 'events'
 
-local function event(kind, id, m, extra)
+local function tell(entry)
   if events_full == '1' then return end
-  call('XADD', EVENTS, 'MAXLEN', '~', events_keep, '*', 'e', kind .. '\31' .. id .. '\31' .. m[NAME] .. '\31'
-    .. m[OWNER] .. '\31' .. m[ATTEMPT] .. '\31' .. m[STATE] .. '\31' .. m[REASON] .. '\31' .. (extra or ''))
+  call('XADD', EVENTS, 'MAXLEN', '~', events_keep, '*', 'e', entry)
+end
+
+local function event(kind, id, m, extra)
+  tell(kind .. '\31' .. id .. '\31' .. m[NAME] .. '\31' .. m[OWNER] .. '\31' .. m[ATTEMPT] .. '\31' .. m[STATE]
+    .. '\31' .. m[REASON] .. '\31' .. (extra or ''))
 end
 
 local function announce(id, m)

@@ -12,9 +12,8 @@ local OPTIONS, NONCE, RUNS, MISSES, HISTORY, REPLAY = 29, 30, 31, 32, 33, 34 -- 
 local FIELDS = 34 -- inline
 
 local RECORD_VERSION = '\1'
--- Each state's set is P .. state.
-local TERMINAL = { completed = true, failed = true, cancelled = true }
-local STATES = { pending = true, queued = true, running = true, completed = true, failed = true, cancelled = true }
+-- Each state's set is P .. state. One table for both questions: nil is no state.
+local TERMINAL = { pending = false, queued = false, running = false, completed = true, failed = true, cancelled = true }
 
 -- A field of another type would stop some script halfway, each time that it meets the record. So every field is
 -- used here once, as what it is: a sum and a concatenation, the cheapest check that Lua has (0.5 us).
@@ -31,7 +30,7 @@ end
 local function decode(raw)
   if string.sub(raw, 1, 1) ~= RECORD_VERSION then return false end
   local good, m = pcall(unpacked, raw)
-  if not good or not STATES[m[STATE]] or #m < FIELDS then return false end
+  if not good or TERMINAL[m[STATE]] == nil or #m < FIELDS then return false end
   return m
 end
 

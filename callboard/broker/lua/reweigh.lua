@@ -11,11 +11,12 @@
 -- ARGV[7…] ids (at most 100)
 -- Returns  {changed, the next tag, the tail that was reserved}
 local key, weight, p, later = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local step = fair_step({ [WEIGHT] = weight })
-local entry, passed, tag, reserved = nil, 0, tonumber(ARGV[5]), tonumber(ARGV[6])
+local step = fair_step(weight)
+local f, entry, passed, tag, reserved = nil, nil, 0, tonumber(ARGV[5]), tonumber(ARGV[6])
 if p then
-  entry = fair_key(p, key)
-  passed = math.max(fair_v[p], entry[2])
+  f = fair_load(p)
+  entry = fair_key(f, p, key)
+  passed = math.max(f[F_V], entry[2])
   if not tag then
     -- Who enters while this goes on comes behind them all.
     tag = passed
@@ -30,7 +31,7 @@ for index = 7, #ARGV do
   if m and m[FAIR] == key and not TERMINAL[m[STATE]] then
     m[WEIGHT] = weight
     if m[STATE] == 'queued' and m[PRIORITY] == p and m[SCORE] - p * K >= passed then
-      local own = math.max(fair_v[p], tag)
+      local own = math.max(f[F_V], tag)
       m[SCORE], tag = p * K + own, own + step
       call('ZADD', QUEUED, 'XX', integer(m[SCORE]), id)
     end
@@ -41,7 +42,7 @@ end
 if p then
   if later == 0 and entry[1] == reserved then entry[1] = tag end
   entry[1] = math.max(entry[1], tag)
-  fair_filled[p] = nil
+  f[F_FILLED] = nil
   fair_flush()
 end
 if changed > 0 then stamp() end

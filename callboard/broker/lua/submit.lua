@@ -3,9 +3,9 @@
 --
 -- KEYS[1]  the queue's prefix
 -- ARGV[1]  events "FULL:KEEP"    ARGV[2]  highest depth (pending + queued) allowed, 0 for no bound
--- ARGV[3…] one msgpack array a task: {id, body, name, owner, fairness key, weight, priority, delay_ms,
---          due_at (0 none), expires_in_ms (0 none), nonce, reason, and the record's fields FAIR to LOSSES and
---          WORKER to its end, packed (records/layout.py)}
+-- ARGV[3…] one msgpack array a task: {id, body, name, owner, fairness key, weight, priority, the record's
+--          fields FAIR to LOSSES and WORKER to its end, packed (records/layout.py)}, and where any of them is
+--          given {…, delay_ms, due_at, expires_in_ms, nonce}, with 0 and '' for none
 -- Returns  per task {id, state, created_at (0 for a resend)}, {id, "full", 0}, or {id, "deleted", 0} for a
 --          resend of what was deleted within the last minute; the id differs from the one sent only for a
 --          foreign id whose earlier run has ended: `ID~2`, `ID~3`, …
@@ -52,25 +52,29 @@ local function resolve(id, nonce, raw, grave)
   return id .. '~' .. integer(base[RUNS]), nil, base
 end
 
--- Of a msgpack array of FIELDS fields; '\160' is an empty text.
+-- Of a msgpack array of FIELDS fields, packed as they are needed here: '\160' is an empty text, '\255' -1.
 local RECORD_HEAD = RECORD_VERSION .. '\220\0' .. string.char(FIELDS)
+local NOW_PACKED = cmsgpack.pack(now)
 
 -- All are read before the first is written: nothing is rolled back.
 local tasks, wanted = {}, {}
 for index = 3, #ARGV do
   local task = cmsgpack.unpack(ARGV[index])
-  if #task < 14 then error('CALLBOARD malformed task') end
-  local _ = task[6] + task[7] + task[8] + task[9] + task[10] -- fails for what is no number
+  if #task ~= 9 and #task ~= 13 then error('CALLBOARD malformed task') end
+  local _ = task[6] + task[7] + (task[10] or 0) + (task[11] or 0) + (task[12] or 0) -- fails for what is no number
   tasks[index - 2] = task
   wanted[2 * index - 5], wanted[2 * index - 4] = P .. 'm:' .. task[1], P .. 't:' .. task[1]
 end
 local found = call('MGET', unpack(wanted))
 
-local entered, aged, all, written = {}, {}, {}, {}
-for index, task in ipairs(tasks) do
-  local raw, grave = found[2 * index - 1], found[2 * index]
-  if written[task[1]] then raw = call('GET', P .. 'm:' .. task[1]) end
-  local id, state, first = resolve(task[1], task[11], raw, grave)
+local entered, all, written = {}, {}, {}
+for index = 1, #tasks do
+  local task = tasks[index]
+  local id, nonce, raw, grave = task[1], task[13] or '', found[2 * index - 1], found[2 * index]
+  local state, first
+  if written[id] then raw = call('GET', P .. 'm:' .. id) end
+  -- Nearly all are new.
+  if raw or grave or nonce ~= '' then id, state, first = resolve(id, nonce, raw, grave) end
   if state then
     replies[index] = { id, state, 0 }
   elseif limit > 0 and depth >= limit then
@@ -80,35 +84,40 @@ for index, task in ipairs(tasks) do
       write(task[1], first)
       call('SET', P .. 'r:' .. task[1], integer(first[RUNS]))
     end
-    local m = { [STATE] = 'queued', [PRIORITY] = math.max(0, math.min(9, task[7])), [SCORE] = 0, [FAIR] = task[5],
-      [WEIGHT] = task[6], [NAME] = task[3], [OWNER] = task[4], [ATTEMPT] = '0', [REASON] = '' }
-    local expires, due, queued_at = 0, task[9], 0
-    if task[10] > 0 then expires = now + task[10] end
-    if task[8] > 0 then due = now + task[8] end
+    local due, priority = task[11] or 0, math.max(0, math.min(9, task[7]))
+    if (task[10] or 0) > 0 then due = now + task[10] end
+    local expires = (task[12] or 0) > 0 and cmsgpack.pack(now + task[12]) or '\0'
     all[#all + 1], all[#all + 2] = NOW, id
+    local record
     if due > now then
-      m[STATE], m[REASON] = 'pending', task[12]
+      state = 'pending'
       park(id, due)
+      record = '\167pending\160\160' .. cmsgpack.pack(priority, 0) .. task[8] .. NOW_PACKED .. cmsgpack.pack(due)
+        .. '\0\0\255\0' .. expires .. '\0\0\167delayed' .. task[9]
+      tell('s\31' .. id .. '\31' .. task[3] .. '\31' .. task[4] .. '\0310\31pending\31delayed\31')
     else
-      due, queued_at = 0, now
-      fair_enter(m)
-      entered[#entered + 1], entered[#entered + 2] = integer(m[SCORE]), id
-      aged[#aged + 1], aged[#aged + 2] = NOW, id
+      state = 'queued'
+      local score = fair_enter(priority, task[5], task[6])
+      entered[#entered + 1], entered[#entered + 2] = integer(score), id
+      record = '\166queued\160\160' .. cmsgpack.pack(priority, score) .. task[8] .. NOW_PACKED .. '\0'
+        .. NOW_PACKED .. '\0\255\0' .. expires .. '\0\0\160' .. task[9]
+      tell('s\31' .. id .. '\31' .. task[3] .. '\31' .. task[4] .. '\0310\31queued\31\31')
     end
-    -- The record, in the order of record.lua: what only Redis knows, between what came packed.
-    local record = RECORD_HEAD .. cmsgpack.pack(m[STATE]) .. '\160\160' .. cmsgpack.pack(m[PRIORITY], m[SCORE])
-      .. task[13] .. cmsgpack.pack(now, due, queued_at, 0, -1, 0, expires, 0, 0, m[REASON]) .. task[14]
-    call('MSET', P .. 'i:' .. id, task[2], P .. 'm:' .. id, record)
-    event('s', id, m)
+    call('MSET', P .. 'i:' .. id, task[2], P .. 'm:' .. id, RECORD_HEAD .. record)
     written[task[1]], written[id] = true, true
     depth = depth + 1
-    replies[index] = { id, m[STATE], now }
+    replies[index] = { id, state, now }
   end
 end
 if #all > 0 then
   call('ZADD', ALL, unpack(all))
   if #entered > 0 then
     call('ZADD', QUEUED, unpack(entered))
+    local aged = all
+    if #entered < #all then
+      aged = {}
+      for index = 2, #entered, 2 do aged[index - 1], aged[index] = NOW, entered[index] end
+    end
     call('ZADD', AGE, unpack(aged))
     wake()
   end
