@@ -89,7 +89,7 @@ class TestCursor:
         ("wait=5", 5), ("wait=0", 0), ("WAIT = 7", 7), ("respond-async, wait=10", 10), ("wait=50;x=y", 50),
         ("wait=51", 50), ('wait="3"', 3), ("wait=3, wait=9", 3), ("", None), ("wait", None), ("wait=", None),
         ("wait=-1", None), ("wait=1.5", None), ("await=5", None), ("wait=5x", None),
-        ("wait=9999999999", None),
+        ("wait=9999999999", 50), ("wait=" + "9" * 9000, 50), ("wait=00000000000003", 3), ("wait=000", 0),
     ],
 )  # fmt: skip
 def test_prefer(header: str, seconds: int | None) -> None:

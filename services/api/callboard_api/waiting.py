@@ -15,13 +15,14 @@ LONGEST_SECONDS: Final = 50
 _LOOK_AGAIN_SECONDS: Final = 5.0
 _LOOK_AGAIN_UNHEARD_SECONDS: Final = 1.0
 
-_WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:[;,]|$)", re.IGNORECASE)
+_WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?0*(\d+)\"?\s*(?:[;,]|$)", re.IGNORECASE)
 
 
 def preferred_seconds(prefer: str) -> int | None:
     """N of `Prefer: wait=N`, at most LONGEST_SECONDS; None without one, or for nonsense."""
     found = _WAIT.search(prefer)
-    return min(int(found[1]), LONGEST_SECONDS) if found else None
+    # However many digits there are, the first of them tell.
+    return min(int(found[1][:9]), LONGEST_SECONDS) if found else None
 
 
 def applied(seconds: int) -> dict[str, str]:
