@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import select
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -236,6 +237,34 @@ class TestHttp:
         once = "GET /livez HTTP/1.1\nHost: {host}\n\n"
         last = "GET /livez HTTP/1.1\nHost: {host}\nConnection: close\n\n"
         assert raw(api, once + once + last, hang_up=False).count("HTTP/1.1 200 OK") == 3
+
+    def test_an_endless_header_is_not_gathered(self, api: RunningApi) -> None:
+        piece, told = b"x" * 16_384, b""
+        with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
+            client.sendall(b"GET /livez HTTP/1.1\r\nX-Long: ")
+            for _ in range(4096):
+                try:
+                    client.sendall(piece)
+                except OSError:
+                    break
+                if select.select([client], [], [], 0)[0]:
+                    told = client.recv(100)
+                    break
+            else:
+                pytest.fail("64 MiB of one header were taken")
+        assert told.startswith(b"HTTP/1.1 431 ") or not told
+
+    def test_a_long_header_and_bodies_in_one_go_are_taken(self, api: RunningApi) -> None:
+        long = f"GET /livez HTTP/1.1\nHost: {{host}}\nX-Long: {'x' * 60_000}\n\n"
+        body = json.dumps({"name": "add", "payload": {"a": 1}, "tags": ["x" * 100] * 50}) + " " * 60_000
+        post = (
+            "POST /v1/tasks HTTP/1.1\nHost: {host}\nContent-Type: application/json\n"
+            f"Content-Length: {len(body)}\n\n{body}"
+        )
+        last = "GET /livez HTTP/1.1\nHost: {host}\nConnection: close\n\n"
+        answers = raw(api, long + post + post + long + last, hang_up=False)
+        assert answers.count("HTTP/1.1 200 OK") == 3
+        assert answers.count("HTTP/1.1 202 Accepted") == 2
 
     def test_requests_are_counted_by_route_and_never_by_path(self, api: RunningApi) -> None:
         def count(route: str, method: str, status: str) -> float:

@@ -21,6 +21,7 @@ from callboard.errors import CallboardError, Invalid, InvalidSetting
 from callboard.metrics import metrics
 from callboard.ops import OpsServer
 from callboard.settings import Settings, load
+from callboard_api import wire
 from callboard_api.app import create_app
 from callboard_api.platform import Platform
 from callboard_api.pulse import Pulse
@@ -43,7 +44,7 @@ class ApiServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="auto",  # httptools, and uvloop, where they are installed
+                http=wire.protocol(),  # httptools, and uvloop, where they are installed
                 loop="auto",
                 ws="none",
                 lifespan="on",
@@ -143,7 +144,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _is_news(record: logging.LogRecord) -> bool:
     # A reader of events that takes nothing is cut off in its stream on purpose, and we have said so.
-    return "without completing response" not in record.getMessage()
+    # No library for WebSockets is missing: nothing serves them yet, and who asks is answered.
+    told = record.getMessage()
+    return "without completing response" not in told and "WebSocket library" not in told
 
 
 class PortTaken(CallboardError):
