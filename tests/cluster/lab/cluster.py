@@ -13,7 +13,7 @@ from tests.cluster.lab.bridge import Bridge
 from tests.cluster.lab.components import Components
 from tests.cluster.lab.control_plane import ControlPlane
 from tests.cluster.lab.images import write_images
-from tests.cluster.lab.monitoring import Monitoring
+from tests.cluster.lab.monitoring import METRIC_APIS, Monitoring
 from tests.cluster.lab.tools import ROOT, Tools
 from tests.support.waiting import wait_until
 
@@ -41,7 +41,7 @@ class Cluster:
         self.ledger = folder / "ledger"
 
     def boot(self) -> None:
-        """Start everything, and wait until nodes are ready and the external metrics API answers."""
+        """Start everything, and wait until nodes are ready and the metrics APIs answer."""
         self.ledger.mkdir(parents=True)
         self.ledger.chmod(0o777)
         self.bridge.create()
@@ -53,8 +53,8 @@ class Cluster:
         self.monitoring = Monitoring(self.tools, self.control_plane, self.components)
         self.monitoring.boot(self.apply)
         self.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
-        api = "apiservice/v1beta1.external.metrics.k8s.io"
-        self.kubectl("wait", "--for=condition=Available", api, "--timeout=60s")
+        apis = [f"apiservice/v1beta1.{group}" for group in METRIC_APIS]
+        self.kubectl("wait", "--for=condition=Available", *apis, "--timeout=60s")
 
     def start_agent(self) -> None:
         """Start the node agent; its log says what pods did."""

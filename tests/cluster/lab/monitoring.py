@@ -1,4 +1,4 @@
-"""Prometheus, which finds pods through the API server, and prometheus-adapter, which serves its metric.
+"""Prometheus, which finds pods through the API server, and prometheus-adapter, which serves its metrics.
 
 The adapter runs on the rules that the project ships for it, not on some of its own.
 """
@@ -18,7 +18,10 @@ from tests.cluster.lab.control_plane import ControlPlane, free_port
 from tests.cluster.lab.tools import ROOT, Tools
 
 NAMESPACE = "monitoring"
-#: What a person gives to prometheus-adapter's chart, which makes `rules.external` its `externalRules`.
+#: What HPAs ask: of queues, and of pods.
+METRIC_APIS = ("external.metrics.k8s.io", "custom.metrics.k8s.io")
+#: What a person gives to prometheus-adapter's chart, which makes `rules.external` its `externalRules`, and
+#: `rules.custom` its `rules`.
 SHIPPED_RULES = ROOT / "deploy" / "prometheus" / "prometheus-adapter-values.yaml"
 
 Apply = Callable[[list[dict[str, Any]]], None]
@@ -49,7 +52,8 @@ class Monitoring:
                 "web.listen-address": f"127.0.0.1:{self._port}",
             },
         )
-        rules = yaml.safe_load(SHIPPED_RULES.read_text(encoding="utf-8"))["rules"]["external"]
+        shipped = yaml.safe_load(SHIPPED_RULES.read_text(encoding="utf-8"))["rules"]
+        rules = {"externalRules": shipped["external"], "rules": shipped["custom"]}
         config = self._control_plane.kubeconfig("adapter")
         self._components.add(
             "prometheus-adapter",
@@ -61,7 +65,7 @@ class Monitoring:
                 "tls-private-key-file": self._control_plane.certificates / "adapter.key",
                 "prometheus-url": self.url,
                 "metrics-relist-interval": "2s",
-                "config": self._write("adapter.json", {"externalRules": rules}),
+                "config": self._write("adapter.json", rules),
                 "lister-kubeconfig": config,
                 "authentication-kubeconfig": config,
                 "authorization-kubeconfig": config,
@@ -109,26 +113,29 @@ class Monitoring:
                 NAMESPACE,
                 spec={"type": "ExternalName", "externalName": "localhost"},
             ),
-            _object(
-                "apiregistration.k8s.io/v1",
-                "APIService",
-                "v1beta1.external.metrics.k8s.io",
-                spec={
-                    "group": "external.metrics.k8s.io",
-                    "version": "v1beta1",
-                    "groupPriorityMinimum": 100,
-                    "versionPriority": 100,
-                    "caBundle": base64.b64encode(authority).decode(),
-                    "service": {
-                        "name": "prometheus-adapter",
-                        "namespace": NAMESPACE,
-                        "port": self._adapter_port,
+            *(
+                _object(
+                    "apiregistration.k8s.io/v1",
+                    "APIService",
+                    f"v1beta1.{group}",
+                    spec={
+                        "group": group,
+                        "version": "v1beta1",
+                        "groupPriorityMinimum": 100,
+                        "versionPriority": 100,
+                        "caBundle": base64.b64encode(authority).decode(),
+                        "service": {
+                            "name": "prometheus-adapter",
+                            "namespace": NAMESPACE,
+                            "port": self._adapter_port,
+                        },
                     },
-                },
+                )
+                for group in METRIC_APIS
             ),
             *_granted("lab-prometheus", {"kind": "User", "name": "prometheus"}, [""], ["pods"], reading),
             *_granted("lab-adapter", adapter, [""], ["namespaces", "pods", "services"], reading),
-            *_granted("lab-autoscaler", autoscaler, ["external.metrics.k8s.io"], ["*"], reading),
+            *_granted("lab-autoscaler", autoscaler, [*METRIC_APIS], ["*"], reading),
             _bound("lab-adapter-delegator", adapter, "ClusterRole", "system:auth-delegator"),
             _bound(
                 "lab-adapter-reader",
