@@ -23,6 +23,14 @@ def test_a_task_wakes_a_queue_without_workers(new_release: Callable[..., Release
     assert conditions.get("ScaledToZero") == "True", "without it, zero would mean: paused by hand"
 
     with release.client() as client:
+        asleep = {"desired": 0, "ready": 0, "max": 4, "limited_by": None}
+        wait_until(
+            lambda: client.queue("naps").document["scaling"] == asleep,
+            20,
+            "the API says that the workers are asleep, and not that they are paused",
+            poll=0.5,
+        )
+
         (id,) = submit_naps(client, 1, 1)
         task = client.wait(id, 60)
         assert task.state == "completed"
