@@ -17,7 +17,7 @@ from callboard import clock
 from callboard.broker import turn
 from callboard.broker.guest import Guest
 from callboard.broker.message import HeldMessage, decode
-from callboard.broker.result import encode_result
+from callboard.broker.result import encode_actor_result
 from callboard.broker.settle import settle
 from callboard.broker.submission import new_nonce
 from callboard.broker.turn import Claim, Ending
@@ -145,7 +145,7 @@ class CallboardConsumer(Consumer):
         message.raised = message.raised or message._exception
         actor = self._actors.get(message.actor_name)
         throws = message.options.get("throws") or (actor.options.get("throws") if actor else None)
-        result = encode_result(message.result, message.actor_name)
+        result = encode_actor_result(message.result, message.actor_name)
         try:
             return settle(message, result=result, throws=throws)
         except Exception as error:

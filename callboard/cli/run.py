@@ -88,11 +88,13 @@ def perform(body: Body, payload: dict[str, Any], *, attempt: int = 1, debug: boo
 
 
 def _completed(value: Any) -> Exit:
+    from callboard.broker.result import BadResult, encode_result
+
     try:
-        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
-    except (TypeError, ValueError, RecursionError) as error:
-        return _ended(f"returned what is no JSON, which fails a task for good: {error}")
-    click.echo(encoded)
+        kept = json.loads(encode_result(value))
+    except BadResult as error:
+        return _ended(f"fails for good: {error}")
+    click.echo(json.dumps(kept, ensure_ascii=False, indent=2))
     return Exit.DONE
 
 

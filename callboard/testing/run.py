@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from callboard import clock
-from callboard.context import Cancelled, CurrentTask, Discard, Retry, SoftLimitExceeded, enter
+from callboard.broker.result import BadResult, encode_result
+from callboard.context import Cancelled, CurrentTask, Retry, SoftLimitExceeded, enter
 from callboard.records import Attempt, State
 from callboard.records.log import LogLine
 from callboard.stdio import printing
@@ -23,7 +24,6 @@ from callboard.testing.local import LocalHandle
 
 #: A task that always asks to be run again is stopped after this many runs.
 MOST_RUNS: Final = 100
-RESULT_BYTES: Final = 1024 * 1024
 
 
 class Run:
@@ -66,16 +66,8 @@ class Run:
             self._failed(error, started)
 
     def complete(self, value: Any) -> None:
-        """Record the body's result. Raises Discard when it is too large or no JSON."""
-        try:
-            encoded = json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise Discard(f"The result is not JSON: {error}") from error
-        if len(encoded) > RESULT_BYTES:
-            raise Discard(
-                f"The result has {len(encoded):,} bytes of JSON; at most {RESULT_BYTES:,} are kept."
-            )
-        self._set(result=json.loads(encoded))
+        """Record the body's result. Raises BadResult when it is too large or no JSON."""
+        self._set(result=json.loads(encode_result(value)))
         self._end(State.COMPLETED, None, self.handle.record().started_at or 0, "completed", None)
 
     def _failed(self, error: BaseException, started: int) -> None:
@@ -86,7 +78,8 @@ class Run:
             "type": type(error).__qualname__,
             "message": str(error),
             "traceback": "".join(traceback.format_exception(error)),
-            "retryable": asked is not None or self.task.contract.retryable(error),
+            "retryable": asked is not None
+            or (not isinstance(error, BadResult) and self.task.contract.retryable(error)),
         }
         if asked is not None and not asked.counts and self.runs < MOST_RUNS:
             return

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from callboard import control, inspector
-from callboard.broker import submission, turn
+from callboard.broker import result, submission, turn
 from callboard.catalog import published
 from callboard.context import LONGEST_DELAY, PROGRESS_BYTES
 from callboard.doctor import Checkup
@@ -58,7 +58,7 @@ LIMITS = {
     "request body": f"{size(bodies.SINGLE_BYTES)}; a batch {size(bodies.BATCH_BYTES)}",
     "tasks in a batch": f"{task_routes.MOST_IN_BATCH:,}",
     "nesting of a request body": f"{bodies.DEPTH} levels",
-    "result": f"{size(slot.RESULT_LIMIT_BYTES)} of JSON",
+    "result": f"{size(result.RESULT_BYTES)} of JSON",
     "log of a task": f"{inlined(LOGS, 'LOG_MAX_LINES'):,} lines, {size(inlined(LOGS, 'LOG_MAX_BYTES'))}",
     "log line": size(slot.LINE_LIMIT_BYTES),
     "progress": f"{size(PROGRESS_BYTES)}, {1 / held.NOTE_SECONDS:g} writes a second",

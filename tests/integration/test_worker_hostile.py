@@ -17,6 +17,7 @@ import pytest
 from callboard import inspector
 from callboard.broker import turn
 from callboard.broker.broker import CallboardBroker
+from callboard.broker.result import BadResult, encode_result
 from callboard.broker.turn import Claim, Ending
 from callboard.catalog.contract import contract_of
 from callboard.errors import Invalid, InvalidPayload
@@ -31,7 +32,6 @@ from callboard.task import submission
 from callboard_worker.definition import of_actor
 from callboard_worker.intake import take
 from callboard_worker.slots.loop import LoopSlots
-from callboard_worker.slots.result import BadResult, encode_result
 from callboard_worker.slots.slot import Assignment, Host, Outcome
 from tests.support.recording import Recorder, assignment, run
 from tests.support.waiting import wait_until

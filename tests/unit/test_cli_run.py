@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 TASKS = '''
+from datetime import date
 import asyncio, logging
 from callboard import Cancelled, Discard, Retry, current, progress, task
 
@@ -48,8 +49,12 @@ def stop() -> None:
     raise Cancelled
 
 @task
-def odd() -> set:
-    return {1}
+def odd() -> object:
+    return object()
+
+@task
+def dated() -> set:
+    return {date(2026, 11, 22)}
 
 @task
 def leave() -> None:
@@ -128,6 +133,11 @@ def test_a_result_is_json_and_the_rest_goes_to_standard_error(run: Callable[...,
     assert "Attempt 2 of build." in done.stderr
 
 
+def test_a_result_is_shown_as_a_worker_keeps_it(run: Callable[..., Done]) -> None:
+    done = run("dated", "-m", "tasks.py")
+    assert (done.returncode, json.loads(done.stdout)) == (0, ["2026-11-22"]), done.stderr
+
+
 def test_a_coroutine_and_a_payload_from_standard_input(run: Callable[..., Done]) -> None:
     done = run("hail", "--module", "tasks", "--json", "-", typed='{"name": "x"}')
     assert (done.returncode, done.stdout) == (0, '"äx"\n')
@@ -139,7 +149,7 @@ def test_a_coroutine_and_a_payload_from_standard_input(run: Callable[..., Done])
         ("give_up", "The task gives up for good: bad address"),
         ("ask_again", "The task asks to be run again after 30 s: the provider asks us to wait"),
         ("stop", "The task ended as cancelled"),
-        ("odd", "The task returned what is no JSON, which fails a task for good"),
+        ("odd", "The task fails for good: The result cannot be kept as JSON: the type"),
     ],
 )
 def test_other_ends(run: Callable[..., Done], name: str, said: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from callboard_worker.slots.result import BadResult, encode_result
+from callboard.broker.result import BadResult, encode_result
 
 plain = st.recursive(
     st.none()

@@ -4,7 +4,9 @@ import asyncio
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from pydantic import BaseModel
@@ -188,6 +190,19 @@ def test_a_result_that_cannot_be_kept_fails_the_task(value: object) -> None:
     with eager():
         record = odd.submit().wait()
     assert (record.state, record.reason, record.attempt) == (State.FAILED, "permanent", 1)
+
+
+def test_a_result_is_kept_as_a_worker_keeps_it() -> None:
+    @task
+    def dated() -> dict[str, object]:
+        return {"at": datetime(2026, 11, 22, tzinfo=UTC), "of": {UUID(int=1)}, "page": Page(url="x")}
+
+    with eager():
+        assert dated.submit().result() == {
+            "at": "2026-11-22T00:00:00Z",
+            "of": ["00000000-0000-0000-0000-000000000001"],
+            "page": {"url": "x"},
+        }
 
 
 def test_a_body_that_exits_fails_its_task_only() -> None:

@@ -18,8 +18,8 @@ from dramatiq.middleware import MiddlewareError, ShutdownNotifications, SkipMess
 from callboard import context
 from callboard.broker.broker import CallboardBroker
 from callboard.broker.message import HeldMessage
+from callboard.broker.result import BadResult
 from callboard_worker.slots.remote import raised_by
-from callboard_worker.slots.result import BadResult
 from callboard_worker.slots.slot import Outcome
 
 logger = logging.getLogger(__name__)

@@ -21,13 +21,13 @@ from dramatiq.middleware import CurrentMessage, Interrupt, Shutdown, TimeLimitEx
 
 from callboard import clock
 from callboard.broker.actors import own_function, wraps_coroutine
+from callboard.broker.result import BadResult, encode_result
 from callboard.context import Cancelled, CurrentTask, Discard, Retry, SoftLimitExceeded, enter
 from callboard.errors import InvalidPayload, UnknownTask
 from callboard.stdio import printing
 from callboard.task import registered
 from callboard_worker.slots.limits import KIND_OF_STOP
 from callboard_worker.slots.lines import clip, clip_start
-from callboard_worker.slots.result import BadResult, encode_result
 from callboard_worker.slots.slot import (
     MESSAGE_LIMIT_BYTES,
     TRACEBACK_LIMIT_BYTES,

@@ -16,7 +16,6 @@ Why = Literal["shutdown", "limit", "cancel", "terminate", "lost"]
 ``shutdown`` tells a Dramatiq actor that asks for it (`notify_shutdown`) that its worker goes; no more.
 """
 
-RESULT_LIMIT_BYTES = 1024 * 1024
 TRACEBACK_LIMIT_BYTES = 16 * 1024
 MESSAGE_LIMIT_BYTES = 4 * 1024
 LINE_LIMIT_BYTES = 8 * 1024
