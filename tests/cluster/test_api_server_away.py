@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ def test_tasks_do_not_need_the_api_server(
             last = len(tide.ids)
             cluster.components.start("kube-apiserver")
             cluster.control_plane.wait_for_the_api_server(60)
+            cluster.control_plane.restart_controllers()
             nodes = ("node", "--all", "--timeout=60s")
             cluster.kubectl("wait", "--for=condition=Ready", *nodes)
             release.wait_for_replicas("worker-naps", 2, 60)
@@ -46,6 +48,25 @@ def test_tasks_do_not_need_the_api_server(
         wait_until(lambda: in_hand(client) == 0, 60, "the queue is empty", poll=0.5)
         assert faults(client, tide.ids, ledger.starts()) == []
     assert _lives(release) == before, "a pod was replaced or restarted"
+    # And the cluster is told again: at its start the API server refuses, for a moment, what it will allow.
+    wait_until(lambda: _costs(release) == {"0"}, 60, "every worker says that it is idle", poll=0.5)
+
+
+@pytest.mark.timeout(60)
+def test_a_node_that_was_held_for_lost_comes_back(cluster: Cluster) -> None:
+    """As after an outage, when a controller reads the leases late: else every proof after that would fail."""
+    doubt = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
+    patch = json.dumps({"status": {"conditions": [doubt]}})
+    cluster.kubectl("patch", "node", "node-a", "--subresource=status", "--type=strategic", f"--patch={patch}")
+    cluster.kubectl("wait", "--for=condition=Ready", "node/node-a", "--timeout=30s")
+
+
+def _costs(release: Release) -> set[str | None]:
+    """What the workers say that their end would cost."""
+    return {
+        pod["metadata"].get("annotations", {}).get("controller.kubernetes.io/pod-deletion-cost")
+        for pod in release.pods("worker")
+    }
 
 
 def _lives(release: Release) -> set[tuple[str, int]]:

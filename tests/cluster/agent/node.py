@@ -57,18 +57,17 @@ class Nodes:
         except Refused as refusal:
             if refusal.status != 409:
                 raise
-        ready = {"type": "Ready", "status": "True", "reason": "AgentReady"}
         status = {
             "capacity": _CAPACITY,
             "allocatable": _CAPACITY,
-            "conditions": [ready | {"lastHeartbeatTime": stamp(), "lastTransitionTime": stamp()}],
+            "conditions": [_ready()],
             "addresses": [{"type": "InternalIP", "address": HOST_ADDRESS}],
             "nodeInfo": {"operatingSystem": "linux", "architecture": "amd64"},
         }
         self._api.patch(f"/api/v1/nodes/{name}/status", {"status": status})
 
     def _beat(self) -> None:
-        """Renew the leases: a node whose agent has died is NotReady soon."""
+        """Renew the leases: a node whose agent has died is NotReady soon, and one that was doubted is not."""
         wait = threading.Event()
         while True:
             for name in self._names:
@@ -76,6 +75,7 @@ class Nodes:
                 spec = {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": renewed}
                 try:
                     self._renew(name, spec)
+                    self._reassure(name)
                 except (Away, Refused) as error:
                     print(f"lease of {name}: {error}", flush=True)
             wait.wait(_HEARTBEAT_SECONDS)
@@ -87,6 +87,13 @@ class Nodes:
             if refusal.status != 404:
                 raise
             self._api.create(_LEASES, {"metadata": {"name": name}, "spec": spec})
+
+    def _reassure(self, name: str) -> None:
+        """Say that the node is ready, if a controller that saw no lease in time holds it for lost."""
+        conditions = self._api.get(f"/api/v1/nodes/{name}")["status"]["conditions"]
+        if not any(one["type"] == "Ready" and one["status"] == "True" for one in conditions):
+            self._api.patch(f"/api/v1/nodes/{name}/status", {"status": {"conditions": [_ready()]}})
+            print(f"node {name}: ready again", flush=True)
 
     # -- pods
 
@@ -157,6 +164,11 @@ class Nodes:
                     with pod.hosts.open("r+", encoding="ascii") as file:
                         file.write(content)
                         file.truncate()
+
+
+def _ready() -> Object:
+    now = {"lastHeartbeatTime": stamp(), "lastTransitionTime": stamp()}
+    return {"type": "Ready", "status": "True", "reason": "AgentReady", "message": "", **now}
 
 
 def following(api: Api, path: str, parameters: dict[str, str] | None = None) -> Iterator[tuple[str, Any]]:

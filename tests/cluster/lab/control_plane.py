@@ -53,12 +53,25 @@ class ControlPlane:
         self.wait_for_the_api_server(120)
         self._start_controllers()
         self._start_scheduler()
-        for port, path in ((self._controllers, "healthz"), (self._scheduler, "readyz")):
-            self._wait(f"https://127.0.0.1:{port}/{path}", 60)
+        self._wait_for_the_controllers()
 
     def wait_for_the_api_server(self, timeout_seconds: float) -> None:
         """Until /readyz says ok."""
         self._wait(f"{self.server}/readyz", timeout_seconds)
+
+    def restart_controllers(self) -> None:
+        """What becomes of them in an outage of the API server: without their leases they end, and begin anew.
+
+        Here they hold none, and would look for it less and less often, in the end after more than a minute.
+        """
+        for name in ("kube-controller-manager", "kube-scheduler"):
+            self._components.stop(name)
+            self._components.start(name)
+        self._wait_for_the_controllers()
+
+    def _wait_for_the_controllers(self) -> None:
+        for port, path in ((self._controllers, "healthz"), (self._scheduler, "readyz")):
+            self._wait(f"https://127.0.0.1:{port}/{path}", 60)
 
     def _start_etcd(self) -> None:
         peer, client = f"http://127.0.0.1:{self._etcd_peer}", f"https://127.0.0.1:{self._etcd}"
