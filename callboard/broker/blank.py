@@ -36,11 +36,10 @@ class Blank:
         self.connection, self.base, self.limits = connection, base, limits
         self._queue = ids.check_queue(base.queue)
         self._body_before, self._body_after = body_of(base, b"").around_payload()
-        local, body = ids.new_local(), body_of(base, b"").pack()
-        packed = pack(base, local, b"")
-        # msgpack's arrays are their items in a row behind a head, here of one byte.
-        self._before = packed[:1]
-        self._after = packed[1 + len(_packb(local)) + len(_packb(body)) :]
+        local, body = ids.new_local().encode(), body_of(base, b"").pack()
+        # In msgpack an array is its items in a row. All of our local ids have one length, so one head.
+        self._before, _, rest = pack(base, local.decode(), b"").partition(local)
+        self._after = rest[len(_packb(body)) :]
         call = ScriptCall(SUBMIT, connection.keys.queue(base.queue).prefix, (limits.queue_depth,))
         # A replica's word, and a queue without a name in the registry, take more than one call.
         self._stencil = None if limits.confirmed_within_ms else connection.stencil(call, limits.memory_share)
@@ -49,10 +48,9 @@ class Blank:
         """Submit a task with this payload, a JSON object. As `submit`; problems come in the answer."""
         content = encode_payload(payload)
         connection = self.connection
-        if self._stencil is not None and not connection.keys.unregistered((self._queue,)):
-            local = ids.new_local()
+        if self._stencil is not None and connection.keys.registered(self._queue):
             body = b"%b%b%b" % (self._body_before, msgpack.packb(content), self._body_after)
-            filled = b"%b%b%b%b" % (self._before, _packb(local), _packb(body), self._after)
+            filled = b"%b%b%b%b" % (self._before, ids.new_local().encode(), _packb(body), self._after)
             answer = connection.fill(self._stencil, filled)
             if answer is not None:
                 [(named, state, created)] = answer
@@ -63,6 +61,6 @@ class Blank:
         return submitted
 
 
-def _packb(value: str | bytes) -> bytes:
+def _packb(value: bytes) -> bytes:
     packed: bytes = msgpack.packb(value, use_bin_type=False)
     return packed

@@ -35,6 +35,7 @@ MOST_TAGS = 100
 #: By how much a submitter's clock may be ahead of ours for its ten years.
 _CLOCKS_APART_MS = 24 * 3600 * 1000
 _WHOLE = {int}
+_STATES = {state.value.encode(): state for state in State}
 #: The highest number that msgpack carries, nearly; a fair step is as short long before.
 _HEAVIEST = 2**63
 #: Half a surrogate pair has no UTF-8; control characters part the fields of events.
@@ -111,7 +112,8 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-@dataclass(frozen=True, slots=True)
+# As above: one for each submit.
+@dataclass(slots=True)
 class Submitted:
     """The answer to one submission: its id and state, or the `problem` met while storing it.
 
@@ -206,7 +208,7 @@ def reply_of(queue: str, local: bytes, state: bytes, created: int, limits: Submi
         return Submitted(task_id, State.PENDING, problem)
     if state == b"deleted":  # a resend of a submit whose task has been deleted since
         return Submitted(task_id, State.CANCELLED)
-    return Submitted(task_id, State(state.decode()), created_at=created or None)
+    return Submitted(task_id, _STATES[state], created_at=created or None)
 
 
 def _by_queue(submissions: Sequence[Submission]) -> dict[str, list[int]]:

@@ -101,7 +101,7 @@ class Payload:
         """Python values as the JSON object to submit. Raises InvalidPayload with every fault's place."""
         try:
             # What the caller left out stays out: the body's own default applies when it runs.
-            model = self.model.model_validate(values)
+            model = self.model.__pydantic_validator__.validate_python(values)
             quick = self._to_json({"": model}, by_alias=True, exclude_unset=True)
             # What Pydantic may write for a float that JSON does not have; a real null or text looks the same.
             if not (b"null" in quick or b"NaN" in quick or b"Infinity" in quick):

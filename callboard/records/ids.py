@@ -7,8 +7,8 @@ Ours have a 26-character lower-case ULID as local part. A Dramatiq program's own
 from __future__ import annotations
 
 import os
+import random
 import re
-import secrets
 import threading
 
 from callboard import clock
@@ -24,6 +24,8 @@ _PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 
 _lock = threading.Lock()
 _last = (0, 0)
+#: An id must be nobody else's, and need not be a secret. Its own, for a program may seed the module's.
+_random = random.Random()
 
 
 def new_local() -> str:
@@ -34,7 +36,7 @@ def new_local() -> str:
         if ms <= _last[0]:
             ms, noise = _last[0], _last[1] + 1
         else:
-            noise = secrets.randbits(79)  # a bit of head-room for the increments
+            noise = _random.getrandbits(79)  # a bit of head-room for the increments
         _last = (ms, noise)
     high, low = noise >> 40, noise & 0xFFFFFFFFFF  # small integers are quicker to shift
     pairs = _PAIRS
@@ -51,6 +53,7 @@ def _begin_anew() -> None:
     # who held the lock is not there any more.
     global _last, _lock
     _lock, _last = threading.Lock(), (0, 0)
+    _random.seed()
 
 
 os.register_at_fork(after_in_child=_begin_anew)

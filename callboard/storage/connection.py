@@ -12,7 +12,6 @@ from weakref import WeakSet
 
 import redis
 
-from callboard import clock
 from callboard.metrics import metrics
 from callboard.storage import replication
 from callboard.storage.address import SOCKET_TIMEOUT_SECONDS, Address, AsyncClient, Client
@@ -20,6 +19,7 @@ from callboard.storage.faults import translate
 from callboard.storage.guarded import pools
 from callboard.storage.keys import Keys
 from callboard.storage.lines import Lines
+from callboard.storage.memory import FRESH_SECONDS, RECENT_SECONDS, Memory
 from callboard.storage.operation import (
     Command,
     Confirmed,
@@ -36,33 +36,14 @@ T = TypeVar("T")
 
 #: Above this share of maxmemory, events and log lines are no longer written.
 QUIET_ABOVE = 0.9
-_PRESSURE_SECONDS = 1.0
 _FAULTS = (redis.RedisError, OSError)
-
-
-class _Memory:
-    """Used memory as a share of maxmemory, asked for at most once a second; 0.0 without a maxmemory."""
-
-    def __init__(self) -> None:
-        self.share = 0.0
-        self.due = 0.0
-
-    def note(self, info: dict[str, Any]) -> float:
-        most = float(info.get("maxmemory", 0) or 0)
-        self.share = float(info.get("used_memory", 0)) / most if most else 0.0
-        self.due = clock.monotonic() + _PRESSURE_SECONDS
-        return self.share
-
-    @property
-    def fresh(self) -> bool:
-        return clock.monotonic() < self.due
 
 
 class _Base:
     def __init__(self, url: str, *, namespace: str = "cb", events_keep: int = 100_000) -> None:
         self.address = Address.parse(url)
         self.keys = Keys(namespace)
-        self._memory: dict[str, _Memory] = {}
+        self._memory: dict[str, Memory] = {}
         self.events_keep = events_keep
 
     @property
@@ -70,11 +51,11 @@ class _Base:
         """Which Redis, and which namespace there, for people and for comparisons; without the password."""
         return f"{self.address.place}, namespace {self.keys.namespace}"
 
-    def _gauge(self, prefix: str) -> _Memory:
+    def _gauge(self, prefix: str) -> Memory:
         # A cluster's nodes fill separately; elsewhere there is one.
         place = prefix if self.address.kind == "cluster" else ""
         found = self._memory.get(place)
-        return self._memory.setdefault(place, _Memory()) if found is None else found
+        return self._memory.setdefault(place, Memory()) if found is None else found
 
     def _words(self, call: ScriptCall, share: float) -> tuple[Any, ...]:
         if call.script.flags:
@@ -133,7 +114,7 @@ class Connection(_Base):
         client: Any = self.client  # redis-py does not annotate execute_command
         try:
             if isinstance(request, ScriptCall):
-                share = self._share(request.prefix) if request.script.flags else 0.0
+                share = self._share(request.prefix, RECENT_SECONDS) if request.script.flags else 0.0
                 words = self._words(request, share)
                 try:
                     if self._lines is not None:
@@ -187,7 +168,7 @@ class Connection(_Base):
         def commands() -> Iterator[tuple[Any, ...]]:
             for call in calls:
                 unanswered.append(call)
-                share = self._share(call.prefix) if call.script.flags else 0.0
+                share = self._share(call.prefix, RECENT_SECONDS) if call.script.flags else 0.0
                 yield ("EVALSHA", *self._words(call, share))
 
         if self._lines is not None:
@@ -201,10 +182,12 @@ class Connection(_Base):
         replies.extend(self.execute(call) for call in chain(unanswered, calls))
         return replies
 
-    def _share(self, prefix: str) -> float:
+    def _share(self, prefix: str, within_seconds: float = FRESH_SECONDS) -> float:
         memory = self._gauge(prefix)
-        if memory.fresh:
+        if memory.known(within_seconds):
             return memory.share
+        if self._lines is not None:
+            return memory.note(self._lines.call(("INFO", "memory")))
         if isinstance(self.client, redis.RedisCluster):
             node = self.client.get_node_from_key(prefix)
             return memory.note(self.client.info("memory", target_nodes=node))
@@ -306,7 +289,7 @@ class AsyncConnection(_Base):
         """See `Connection.execute`."""
         try:
             if isinstance(request, ScriptCall):
-                share = await self._share(request.prefix) if request.script.flags else 0.0
+                share = await self._share(request.prefix, RECENT_SECONDS) if request.script.flags else 0.0
                 words = self._words(request, share)
                 try:
                     return await self.client.execute_command("EVALSHA", *words)
@@ -330,11 +313,11 @@ class AsyncConnection(_Base):
                 await self.client.connection_pool.disconnect(inuse_connections=False)
             raise translate(error) from error
 
-    async def _share(self, prefix: str) -> float:
+    async def _share(self, prefix: str, within_seconds: float = FRESH_SECONDS) -> float:
         memory = self._gauge(prefix)
-        if memory.fresh:
+        if memory.known(within_seconds):
             return memory.share
-        memory.due = clock.monotonic() + _PRESSURE_SECONDS  # concurrent callers: one asks, the others go on
+        memory.asking()
         if isinstance(self.client, redis.asyncio.RedisCluster):
             await self.client.initialize()  # it knows its nodes after that only
             node = self.client.get_node_from_key(prefix)

@@ -141,8 +141,11 @@ class Keys:
 
         Once a minute, not once a process: a registry that was lost with its Redis comes back.
         """
-        before = clock.monotonic() - _REGISTER_SECONDS
-        return [name for name in names if self._registered.get(name, float("-inf")) < before]
+        return [name for name in names if not self.registered(name)]
+
+    def registered(self, name: str) -> bool:
+        """Whether `unregistered` would leave it out."""
+        return clock.monotonic() - self._registered.get(name, float("-inf")) <= _REGISTER_SECONDS
 
     def note_registered(self, name: str) -> None:
         """It stands in `queues` now."""

@@ -118,10 +118,10 @@ def test_above_the_memory_limit_nothing_is_sent(
     assert blank.accept(b"{}").problem is None
     for _ in range(24):
         connection.client.rpush("filler", b"x" * 1_000_000)
-    connection._gauge(connection.keys.queue("reports").prefix).due = 0.0
+    connection._gauge(connection.keys.queue("reports").prefix).forget()
     assert isinstance(blank.accept(b"{}").problem, StoreFull)
     connection.client.delete("filler")
-    connection._gauge(connection.keys.queue("reports").prefix).due = 0.0
+    connection._gauge(connection.keys.queue("reports").prefix).forget()
     assert blank.accept(b"{}").problem is None
     connection.close()
 

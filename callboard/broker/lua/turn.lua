@@ -5,13 +5,8 @@
 -- ARGV[1]  events "FULL:KEEP"   ARGV[2] worker   ARGV[3] claim nonce   ARGV[4] tasks wanted (0…64)
 -- ARGV[5]  lease in ms          ARGV[6…] operations (finishing.lua)
 -- Returns  {answers, claimed, next_due_ms (-1 none), queued left, paused (0|1)}
-local operations, answers, changed = {}, {}, false
-for index = 6, #ARGV do operations[index - 5] = operation(ARGV[index]) end
-for index, op in ipairs(operations) do
-  answers[index] = settle(op)
-  changed = changed or answers[index] == 'ok'
-end
-tally_flush()
+local answers, changed = {}, false
+if #ARGV > 5 then answers, changed = apply_operations(6) end
 local want = tonumber(ARGV[4])
 local claimed, moved, promoted = {}, 0, 0
 if want > 0 then
