@@ -27,7 +27,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
-_NEAR = timedelta(hours=2)
+_MINUTE = timedelta(minutes=1)
+#: A little more than a day: an island may change sides of the date line.
+_DAY = timedelta(hours=25)
 Next = Callable[[int], int | None]
 """The first firing after a time, or None."""
 
@@ -153,7 +155,7 @@ def _cron(expression: str, timezone: str) -> Next:
         zone = ZoneInfo(timezone)
     except (KeyError, ValueError, OSError):
         raise Invalid(f"No time zone is named {timezone!r} on this machine.") from None
-    triggers = _triggers(cron, zone)
+    triggers = _triggers(cron)
 
     def following(ms: int) -> int | None:
         found = [after for trigger in triggers if (after := _after(trigger, cron, zone, ms)) is not None]
@@ -162,7 +164,7 @@ def _cron(expression: str, timezone: str) -> Next:
     return following
 
 
-def _triggers(cron: Cron, zone: ZoneInfo) -> list[CronTrigger]:
+def _triggers(cron: Cron) -> list[CronTrigger]:
     def trigger(days: tuple[int, ...], weekdays: tuple[int, ...]) -> CronTrigger:
         return CronTrigger(
             minute=_list(cron.minutes),
@@ -172,7 +174,9 @@ def _triggers(cron: Cron, zone: ZoneInfo) -> list[CronTrigger]:
             # By name: APScheduler's numbers count from Monday, cron's from Sunday.
             day_of_week=",".join(_WEEKDAYS[day] for day in weekdays),
             second=0,
-            timezone=zone,
+            # It is asked about the clock on the wall alone. With a zone it once went from midnight to one
+            # o'clock of the next day when the clocks had gone forward, and left that midnight out.
+            timezone=UTC,
         )
 
     if cron.any_day or cron.any_weekday:
@@ -182,43 +186,49 @@ def _triggers(cron: Cron, zone: ZoneInfo) -> list[CronTrigger]:
 
 
 def _after(trigger: CronTrigger, cron: Cron, zone: ZoneInfo, ms: int) -> int | None:
-    horizon = ms + HORIZON_MS
-    while True:
-        # Without an end it would look through all months up to the year 9999 for a 30th of February.
-        trigger.end_date = _EPOCH + timedelta(milliseconds=horizon)
-        # From the next whole minute, in UTC: APScheduler rounds a fraction up by the wall clock, and a second
-        # before the clocks go forward that is a time which does not exist.
-        found = _next(trigger, zone, _EPOCH + timedelta(minutes=ms // 60_000 + 1))
-        if found is None:
-            return None
-        found_ms: int = (found - _EPOCH) // timedelta(milliseconds=1)
-        # The hour that comes twice in autumn: a fixed time fires in the first one only.
-        again = datetime.fromtimestamp(found_ms / 1000, zone).fold == 1
-        if found_ms > ms and not (again and not cron.any_hour):
-            return found_ms
-        ms = max(found_ms, ms + 60_000)
-
-
-def _next(trigger: CronTrigger, zone: ZoneInfo, start: datetime) -> datetime | None:
-    """The first fire time from `start` on, in UTC.
-
-    APScheduler can carry an offset of before the clocks changed along to a time after it (Lord Howe's half
-    hour shows it). So its answer is taken as rough, and it is asked again from shortly before that, and from
-    the change itself where one is near.
-    """
-    rough = trigger.get_next_fire_time(None, start.astimezone(zone))
-    if rough is None:
+    now = _EPOCH + timedelta(milliseconds=ms)
+    # Without an end it would look through all months up to the year 9999 for a 30th of February.
+    trigger.end_date = now + timedelta(milliseconds=HORIZON_MS)
+    wall = _wall(now, zone).replace(second=0, microsecond=0)
+    told = trigger.get_next_fire_time(None, wall + _MINUTE)
+    if told is None:
         return None
-    close = max(start, rough.astimezone(UTC) - _NEAR)
-    starts = [close]
-    offset = close.astimezone(zone).utcoffset()
-    if (close + 2 * _NEAR).astimezone(zone).utcoffset() != offset:
-        change = close
-        while change.astimezone(zone).utcoffset() == offset:
-            change += timedelta(minutes=1)
-        starts.append(change)
-    found = [trigger.get_next_fire_time(None, one.astimezone(zone)) for one in starts]
-    return min((one.astimezone(UTC) for one in found if one is not None), default=None)
+    spread = max(_spread(now, zone), _spread(_moments(told, zone)[0], zone))
+    if spread:
+        # Around a change of the clocks the order on the wall is not the order of time.
+        told = trigger.get_next_fire_time(None, wall - spread)
+    best: datetime | None = None
+    while told is not None and (best is None or told <= _wall(best, zone) + spread):
+        # The hour that comes twice in autumn: a fixed time fires in the first one only.
+        for moment in _moments(told, zone)[: 2 if cron.any_hour else 1]:
+            if now < moment and (best is None or moment < best):
+                best = moment
+        if best is not None and not spread:
+            break
+        told = trigger.get_next_fire_time(None, told + _MINUTE)
+    return None if best is None else (best - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _wall(moment: datetime, zone: ZoneInfo) -> datetime:
+    """What the clock on the wall shows, as if it were UTC."""
+    return moment.astimezone(zone).replace(tzinfo=UTC, fold=0)
+
+
+def _moments(wall: datetime, zone: ZoneInfo) -> list[datetime]:
+    """When the wall shows that: once, or twice; a time that is skipped comes as much later as was skipped."""
+    first, second = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    return [first, second] if first < second else [first]
+
+
+def _spread(moment: datetime, zone: ZoneInfo) -> timedelta:
+    """By how much the clocks change so near to `moment` that it may matter; else zero."""
+    widest = _widest(moment, _DAY, zone)
+    return widest if widest and _widest(moment, widest, zone) else timedelta()
+
+
+def _widest(moment: datetime, near: timedelta, zone: ZoneInfo) -> timedelta:
+    offsets = [(moment + by).astimezone(zone).utcoffset() or timedelta() for by in (-near, timedelta(), near)]
+    return max(offsets) - min(offsets)
 
 
 def _list(values: tuple[int, ...]) -> str:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from callboard.catalog.cron import parse
 from callboard.catalog.schedule import Schedule
 from callboard.catalog.timetable import Entry
 from callboard.errors import Invalid
@@ -72,6 +73,9 @@ def test_two_day_fields_mean_either() -> None:
         # Spring: 02:00 becomes 03:00. What falls into the gap fires at its end, once.
         ("30 2 * * *", "2026-03-28T12:00", ["Sun 29 03:30+02", "Mon 30 02:30+02"]),
         ("0 2,3 * * *", "2026-03-28T12:00", ["Sun 29 03:00+02", "Mon 30 02:00+02"]),
+        # The midnight after it was once left out.
+        ("@daily", "2026-03-28T12:00", ["Sun 29 00:00+01", "Mon 30 00:00+02", "Tue 31 00:00+02"]),
+        ("30 0 * * *", "2026-03-28T23:30", ["Mon 30 00:30+02", "Tue 31 00:30+02"]),
         ("*/30 * * * *", "2026-03-29T00:29", ["Sun 29 01:30+01", "Sun 29 03:00+02", "Sun 29 03:30+02"]),
         # Autumn: 03:00 becomes 02:00. A fixed time fires once, every half hour is every half hour.
         ("30 2 * * *", "2026-10-24T12:00", ["Sun 25 02:30+02", "Mon 26 02:30+01"]),
@@ -156,6 +160,40 @@ def clock_changes() -> st.SearchStrategy[int]:
     ]  # fmt: skip
     near = st.tuples(st.sampled_from(known).map(ms), st.integers(-2 * DAY, 2 * DAY)).map(sum)
     return st.one_of(near, st.integers(ms("2010-01-01T00:00"), ms("2030-01-01T00:00")))
+
+
+def counted_firings(expression: str, zone: ZoneInfo, start: int, end: int) -> list[int]:
+    """Every firing in (start, end], from the definition: a minute of the wall's clock after the other."""
+    cron, found = parse(expression), set()
+    wall = datetime.fromtimestamp(start / 1000, zone).replace(tzinfo=None, fold=0, second=0, microsecond=0)
+    wall -= timedelta(hours=26)
+    last = datetime.fromtimestamp(end / 1000, zone).replace(tzinfo=None, fold=0) + timedelta(hours=26)
+    while wall <= last:
+        day, weekday = wall.day in cron.days, wall.isoweekday() % 7 in cron.weekdays
+        fits = (day and weekday) if cron.any_day or cron.any_weekday else (day or weekday)
+        if not (fits and wall.month in cron.months):
+            wall = wall.replace(hour=0, minute=0) + timedelta(days=1)
+            continue
+        if wall.minute in cron.minutes and wall.hour in cron.hours:
+            first, second = (wall.replace(tzinfo=zone, fold=fold).timestamp() for fold in (0, 1))
+            found.add(round(first * 1000))
+            if cron.any_hour and second > first:
+                found.add(round(second * 1000))
+        wall += timedelta(minutes=1)
+    return sorted(ms for ms in found if start < ms <= end)
+
+
+@settings(deadline=None)
+@given(crons(), st.sampled_from(ZONES), clock_changes())
+def test_firings_are_those_of_the_definition(cron: str, zone: str, start: int) -> None:
+    made, end = entry(cron=cron, timezone=zone), start + 3 * DAY
+    expected = counted_firings(cron, ZoneInfo(zone), start, end)
+    # Of many the first, and those around the change, which are more or less in the middle.
+    begins = [start, *expected[:20], *expected[:: max(1, len(expected) // 40)]]
+    for at in begins:
+        wanted = next((ms for ms in expected if ms > at), None)
+        following = timetable.next_after(made, at)
+        assert following == wanted or (wanted is None and (following is None or following > end))
 
 
 @settings(deadline=None)
