@@ -97,7 +97,7 @@ class Pump:
         self._apart = connection.address.kind == "cluster"
         self._refusals: dict[str, int] = {}
         self._claims = 0
-        self._tidy_due = 0.0
+        self._tidy_due = self._nap_ends = 0.0
         self._thread = threading.Thread(target=self._run, name="pump", daemon=True)
         self.ticked = clock.monotonic()
 
@@ -137,14 +137,22 @@ class Pump:
         state.hot = True
         if self._owner.room(queue) <= 0:
             return False
-        if self._asleep and self._turning.acquire(blocking=False):
+        taken = self._asleep and self._turning.acquire(blocking=False)
+        if taken:
             try:
                 self._try(queue, state)
             finally:
                 self._turning.release()
         with self._cv:
-            self._cv.notify()
+            # The thread would only find that nothing is to be done, and the body would wait for the interpreter.
+            if not (taken and self._rests(state)):
+                self._cv.notify()
         return True
+
+    def _rests(self, state: _Queue) -> bool:
+        """Whether the queue needs nothing before the nap ends that the thread is in."""
+        busy = state.hot or state.done or state.nonce or state.failures or self._stopping
+        return not busy and (state.due is None or state.due >= self._nap_ends)
 
     def look(self) -> None:
         """A slot has become free."""
@@ -214,10 +222,13 @@ class Pump:
                         return
                     if done:
                         lingered = True
+                        self._nap_ends = now + _LINGER_SECONDS
                         self._cv.wait(_LINGER_SECONDS)
                         continue
                     self.ticked = clock.monotonic()
-                    self._cv.wait(self._nap())
+                    nap = self._nap()
+                    self._nap_ends = self.ticked + nap
+                    self._cv.wait(nap)
             finally:
                 self._asleep = False
 
