@@ -9,14 +9,17 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from callboard.client import Client
+from tests.cluster.lab.audit import writes
 from tests.cluster.lab.chart import draw
 from tests.cluster.lab.cluster import Cluster
-from tests.cluster.lab.release import NAME, Release, faults, naps, submit_naps
+from tests.cluster.lab.release import CHART, NAME, Release, faults, naps, submit_naps
 from tests.cluster.lab.story import Story
 from tests.cluster.lab.tide import Tide, in_hand
 from tests.support.ledger import Ledger
@@ -26,6 +29,8 @@ DEPLOYMENT = "worker-naps"
 MOST = 8
 SLOTS = 2
 COST = "controller.kubernetes.io/pod-deletion-cost"
+#: Longer than the autoscaler's patience (`naps`): one that took no answer for no demand would have shrunk.
+HELD_SECONDS = 35
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,15 @@ def _wait_for_rest(release: Release) -> None:
     wait_until(lambda: len(release.pods("worker", going=True)) == 1, 60, "one pod is left", poll=0.5)
 
 
+def test_these_workers_scale_up_as_the_chart_has_it(release: Release, cluster: Cluster) -> None:
+    values = ("--set=workerDefaults.autoscaling.mode=hpa", "--show-only=templates/workers.yaml")
+    rendered = yaml.safe_load_all(cluster.helm("template", NAME, str(CHART), *values))
+    (shipped,) = (
+        found["spec"]["behavior"] for found in rendered if found["kind"] == "HorizontalPodAutoscaler"
+    )
+    assert release.autoscaler(DEPLOYMENT)["spec"]["behavior"]["scaleUp"] == shipped["scaleUp"]
+
+
 @pytest.mark.timeout(480)
 def test_a_burst_goes_to_the_most_pods_and_back_and_no_task_notices(
     release: Release, client: Client, ledger: Ledger, cluster: Cluster
@@ -71,6 +85,7 @@ def test_a_burst_goes_to_the_most_pods_and_back_and_no_task_notices(
         told = time.monotonic()
         release.wait_for_replicas(DEPLOYMENT, MOST, 60)
         print(f"\n1 → {MOST} ready pods in {time.monotonic() - told:.1f} s after the metric")
+        _says(client, ready=MOST, limited_by="max")
         wait_until(lambda: in_hand(client) == 0, 120, "the burst is worked off", poll=0.5)
 
         # Nine tasks at all times are five pods of two slots, with one slot to spare.
@@ -93,6 +108,10 @@ def test_a_burst_goes_to_the_most_pods_and_back_and_no_task_notices(
     starts = ledger.starts()
     assert faults(client, burst + tide.ids, starts) == []
     assert len(tide.ids) > 200, "the load was not steady"
+    written = writes(cluster, release.namespace)
+    assert len(written) >= MOST
+    pauses = [after - before for times in written.values() for before, after in pairwise(times)]
+    assert min(pauses) > 9.9, "a worker told what it had in hand twice in 10 s"
     if picture := os.environ.get("CLUSTER_STORY"):
         title = "One worker set of 1 to 8 pods with 2 slots each, on a real HPA"
         Path(picture).write_text(draw(story.moments, story.chapters, title), encoding="utf-8")
@@ -119,7 +138,7 @@ def test_scale_in_leaves_the_busy_pod_alone(release: Release, client: Client, le
     assert len(discarded) < 10
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(420)
 def test_a_blind_autoscaler_holds(release: Release, client: Client, ledger: Ledger, cluster: Cluster) -> None:
     ids = submit_naps(client, 5, 600)
     release.wait_for_replicas(DEPLOYMENT, 3, 60)
@@ -128,17 +147,20 @@ def test_a_blind_autoscaler_holds(release: Release, client: Client, ledger: Ledg
     for exporter in ("api", "scheduler"):
         release.kubectl("scale", f"deployment/{NAME}-{exporter}", "--replicas=0")
     _blind(release)
-    _holds(release, 3, 20)
+    _holds(release, 3, HELD_SECONDS)
     for exporter in ("api", "scheduler"):
         release.kubectl("scale", f"deployment/{NAME}-{exporter}", "--replicas=1")
     _sees_again(release)
 
-    # Nobody asks for it any more.
-    cluster.components.stop("prometheus", signal.SIGKILL)
-    _blind(release)
-    _holds(release, 3, 20)
-    cluster.components.start("prometheus")
-    _sees_again(release)
+    # Nobody asks for it any more; then nobody serves it to the autoscaler.
+    for component in ("prometheus", "prometheus-adapter"):
+        cluster.components.stop(component, signal.SIGKILL)
+        _blind(release)
+        _holds(release, 3, HELD_SECONDS)
+        with release.client() as again:
+            _says(again, ready=3, limited_by="metric")
+        cluster.components.start(component)
+        _sees_again(release)
     assert release.replicas(DEPLOYMENT) == (3, 3)
 
     with release.client() as again:  # the API's pod is another one now
@@ -170,6 +192,12 @@ def _pod_of(client: Client, id: str) -> str:
 
 def _annotations(release: Release, pod: str) -> dict[str, str]:
     return release.get("pod", pod)["metadata"].get("annotations") or {}
+
+
+def _says(client: Client, ready: int, limited_by: str) -> None:
+    """Until the API tells how many workers the queue has, and what keeps them from being more."""
+    told = {"desired": ready, "ready": ready, "max": MOST, "limited_by": limited_by}
+    wait_until(lambda: client.queue("naps").document["scaling"] == told, 20, f"the API says {told}", poll=0.3)
 
 
 def _blind(release: Release) -> None:

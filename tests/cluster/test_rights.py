@@ -5,12 +5,12 @@ Every use of a right is provoked here, so that a right that nobody uses shows, a
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
 
+from tests.cluster.lab.audit import calls
 from tests.cluster.lab.cluster import Cluster
 from tests.cluster.lab.release import NAME, Release, naps, submit_naps
 from tests.support.ledger import Ledger
@@ -86,17 +86,13 @@ def _asked(cluster: Cluster, namespace: str) -> tuple[dict[str, set[Right]], dic
     """By service account, what it asked for and got, and what it was refused."""
     got: dict[str, set[Right]] = defaultdict(set)
     refused: dict[str, set[Right]] = defaultdict(set)
-    prefix = f"system:serviceaccount:{namespace}:"
-    for line in cluster.control_plane.audit_log.read_text(encoding="utf-8").splitlines():
-        event = json.loads(line)
-        account = event["user"]["username"]
-        if not account.startswith(prefix):
-            continue
+    for event in calls(cluster, namespace):
+        account = event["user"]["username"].rpartition(":")[2]
         what = event.get("objectRef") or {}
         resource = "/".join(
             filter(None, (what.get("resource", event["requestURI"]), what.get("subresource")))
         )
         right = (event["verb"], what.get("apiGroup", ""), resource)
         allowed = event["annotations"]["authorization.k8s.io/decision"] == "allow"
-        (got if allowed else refused)[account.removeprefix(prefix)].add(right)
+        (got if allowed else refused)[account].add(right)
     return dict(got), dict(refused)

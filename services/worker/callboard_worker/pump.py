@@ -144,7 +144,7 @@ class Pump:
             finally:
                 self._turning.release()
         with self._cv:
-            # The thread would only find that nothing is to be done, and the body would wait for the interpreter.
+            # The thread would find nothing to do, and the body would wait for the interpreter meanwhile.
             if not (taken and self._rests(state)):
                 self._cv.notify()
         return True
