@@ -156,6 +156,29 @@ def test_a_claim_of_the_waiters_thread_is_not_left_behind_by_the_stop(
     wait_until(lambda: hand.answers == ["ok"])
 
 
+def test_a_waiters_turn_wakes_the_thread_only_for_what_is_due_in_its_nap(
+    connection: Meddled, pump: Any
+) -> None:
+    """Given a pump's thread in its nap of a second
+    When the waiter takes the turn for a task that runs at once
+    I expect the thread to sleep on, and to wake in time for one that is due in the middle of the nap.
+    """
+    made, hand = pump("q")
+    wait_until(lambda: made._nap_ends > clock.monotonic() + 0.5)
+    nap = made._nap_ends
+    put(connection, "q")
+    assert made.wake("q")
+    assert hand.taken == ["q"]
+    assert made._nap_ends == nap
+
+    due = Submission(name="a.task", queue="q", delay_ms=200)
+    connection.run(submit(connection.keys, [due]))
+    before = clock.monotonic()
+    assert made.wake("q")
+    wait_until(lambda: hand.taken == ["q", "q"], 5, "the claim of the one that is due")
+    assert clock.monotonic() - before < 0.6
+
+
 def test_a_node_that_is_away_starves_no_queue_of_another_node(
     connection: Meddled, pump: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
