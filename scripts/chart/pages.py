@@ -51,7 +51,18 @@ _PROBE = {
     "additionalProperties": False,
 }
 _SHARE = {"type": ["string", "integer", "null"], "minimum": 0, "pattern": "^[0-9]{1,3}%$"}
-_AMOUNTS = {"type": ["object", "null"], "additionalProperties": {"type": ["string", "number", "null"]}}
+# What a limit that is misspelt would lift is refused by its name.
+_AMOUNTS = {
+    "type": ["object", "null"],
+    "propertyNames": {
+        "pattern": "^(cpu|memory|ephemeral-storage|hugepages-[0-9]+[KMG]i|[a-z0-9.-]+/[A-Za-z0-9._-]+)$"
+    },
+    "additionalProperties": {
+        "type": ["string", "number", "null"],
+        "minimum": 0,
+        "pattern": "^[+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,2})?$",
+    },
+}
 DEFINITIONS: dict[str, Any] = {
     "digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
     "disruption": {
@@ -87,7 +98,11 @@ DEFINITIONS: dict[str, Any] = {
         "properties": dict.fromkeys(("startup", "readiness", "liveness"), _PROBE),
         "additionalProperties": False,
     },
-    "quantity": {"type": ["string", "integer"], "pattern": "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"},
+    "quantity": {
+        "type": ["string", "integer"],
+        "minimum": 0,
+        "pattern": "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$",
+    },
     "registry": {"type": "string", "pattern": f"^({_PLACE}/?)?$"},
     "repository": {"type": "string", "pattern": f"^{_PLACE}$"},
     "resources": {

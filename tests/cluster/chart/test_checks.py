@@ -93,11 +93,6 @@ def workers(**own: Any) -> dict[str, Any]:
             id="more cpu asked for than allowed",
         ),
         pytest.param(
-            workers(resources={"limits": {"memory": "2GB"}}),
-            'workers.one.resources.limits.memory: "2GB" is no quantity',
-            id="no unit of Kubernetes'",
-        ),
-        pytest.param(
             {"api": {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}}},
             "api.autoscaling.targetCPU: percent of what? Set api.resources.requests.cpu",
             id="percent of nothing",

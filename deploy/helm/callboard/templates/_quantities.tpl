@@ -3,13 +3,13 @@
 {{- $quantity := index . 1 -}}
 {{- $text := toString $quantity -}}
 {{- if kindIs "float64" $quantity -}}{{- $text = printf "%f" $quantity -}}{{- end -}}
-{{- if not (regexMatch "^[+]?([0-9]+[.]?[0-9]*|[.][0-9]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]{1,2})?$" $text) -}}
+{{- if not (regexMatch "^[+]?([0-9]+[.]?[0-9]*|[.][0-9]+)(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]{1,2})?$" $text) -}}
 {{- fail (printf "%s: %q is no quantity: expected a number with Ki, Mi, Gi, Ti, m, k, M, G, T or nothing, for example 512Mi" (index . 0) $text) -}}
 {{- end -}}
 {{- $text = trimPrefix "+" $text -}}
 {{- $number := regexFind "^[0-9.]+([eE][+-]?[0-9]+)?" $text | float64 -}}
 {{- $unit := regexReplaceAll "^[0-9.]+([eE][+-]?[0-9]+)?" $text "" -}}
-{{- $of := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 -}}
+{{- $of := dict "" 1.0 "n" 1e-9 "u" 1e-6 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 -}}
 {{- printf "%f" (mulf $number (get $of $unit)) -}}
 {{- end -}}
 
