@@ -46,8 +46,7 @@ class Lines:
         line = self._take()
         try:
             # Nearly every call ends here; the retries cost more than the call.
-            line.send_packed_command(packed, check_health=False)
-            reply = line.read_response()
+            reply = _exchange(line, packed)
         except redis.ResponseError:
             self._put_back(line)
             raise
@@ -131,3 +130,26 @@ class Lines:
             except IndexError:  # the last one, or a caller has just taken it
                 return
             self._drop(line)
+
+
+def _exchange(line: Any, packed: Sequence[bytes]) -> Any:
+    """Send and read on redis-py's own socket and parser, without what its two methods put around that.
+
+    It costs as much as all else that a submit does in Python. Where a later redis-py has other attributes,
+    or the line is not connected, it is those methods.
+    """
+    sock, parser = getattr(line, "_sock", None), getattr(line, "_parser", None)
+    if sock is None or parser is None:
+        line.send_packed_command(packed, check_health=False)
+        return line.read_response()
+    try:
+        for piece in packed:
+            sock.sendall(piece)
+        reply = parser.read_response()
+    except TimeoutError as error:
+        raise redis.TimeoutError(f"No answer in time: {error}") from error
+    except OSError as error:
+        raise redis.ConnectionError(f"The connection broke: {error}") from error
+    if isinstance(reply, redis.ResponseError):
+        raise reply
+    return reply
