@@ -45,14 +45,19 @@ def run(
 def find(name: str, modules: tuple[str, ...]) -> Body:
     """The body of that name from `modules`, or from the settings' modules and applications.
 
-    Raises ModuleFailed, UnknownTask.
+    Raises ModuleFailed, UnknownTask, and Invalid where it might help to name a module.
     """
     from callboard.cli.known import load_known
+    from callboard.errors import Invalid, UnknownTask
     from callboard.settings import load
 
     settings = load()
-    known = load_known(modules, ()) if modules else load_known(settings.modules, settings.apps)
-    return known.body(name)
+    if modules:
+        return load_known(modules, ()).body(name)
+    try:
+        return load_known(settings.modules, settings.apps).body(name)
+    except UnknownTask as error:
+        raise Invalid(f"{error} A task of your own is found with --module FILE.") from None
 
 
 def perform(body: Body, payload: dict[str, Any], *, attempt: int = 1, debug: bool = False) -> Exit:

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import redis
 
 from callboard import clock
-from callboard.errors import MissingExtra, Unavailable
+from callboard.errors import InvalidSetting, MissingExtra, Unavailable
 
 _POLL_SECONDS = 0.02
 _ORPHAN_SECONDS = 10.0
@@ -157,13 +157,20 @@ class EmbeddedServer:
         """Start the server and wait until it answers PING. Does nothing while it runs.
 
         Raises `EmbeddedServerFailed`: the folder is in use, the port is taken, the data cannot be loaded
-        (the end of the server's log is in the message), or it was not ready in time; and `MissingExtra`.
+        (the end of the server's log is in the message), or it was not ready in time; `InvalidSetting`: there
+        can be no such folder; and `MissingExtra`.
         """
         if self.alive:
             return self
         program = self._program or find_server()
-        self._prepare_folder()
-        self._take_ownership()
+        try:
+            self._prepare_folder()
+            self._take_ownership()
+        except OSError as error:
+            raise InvalidSetting(
+                "CALLBOARD_DATA_DIR: expected a folder that can be made and written to; "
+                f"got {str(self.data_dir)!r} ({error.strerror or error})."
+            ) from error
         try:
             self._start_on_a_port(program)
         except BaseException:

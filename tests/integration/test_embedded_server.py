@@ -16,7 +16,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from callboard.errors import MissingExtra
+from callboard.errors import InvalidSetting, MissingExtra
 from callboard.storage import embedded
 from callboard.storage.embedded import EmbeddedServer, EmbeddedServerFailed
 from tests.support.redis_server import server_program
@@ -99,6 +99,14 @@ def test_a_folder_has_one_owner(server: EmbeddedServer) -> None:
     server.stop()
     with second:
         assert second.alive
+
+
+def test_a_folder_that_cannot_be_made_or_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "lock" / "owner.lock").mkdir(parents=True)
+    for folder, why in ((tmp_path / "file", "File exists"), (tmp_path / "lock", "Is a directory")):
+        with pytest.raises(InvalidSetting, match=rf"CALLBOARD_DATA_DIR: .*'{folder}' \({why}\)"):
+            EmbeddedServer(folder).start()
 
 
 def test_a_server_whose_owner_was_killed_is_replaced(server_kind: str, tmp_path: Path) -> None:

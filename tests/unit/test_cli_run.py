@@ -203,6 +203,7 @@ def test_dramatiq_actors_run_too(run: Callable[..., Done], driver_folder: Path) 
     ("words", "said"),
     [
         (["biuld", "-m", "tasks.py"], "No task is named 'biuld'. Did you mean 'build'?"),
+        (["nobodys"], "A task of your own is found with --module FILE."),
         (["build", "-m", "tasks.py"], "month"),
         (["build", "-m", "nowhere.py"], "there is no file"),
         (["build", "x", "-m", "tasks.py"], "'x' is not NAME=VALUE"),
