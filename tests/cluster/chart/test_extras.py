@@ -199,6 +199,21 @@ def test_a_null_takes_a_variable_away_from_one_component(helm: Helm) -> None:
     assert {"PROXY", "CALLBOARD_LOG_FORMAT"} <= names["callboard-worker-default"]
 
 
+def test_a_null_takes_a_variable_away_from_one_worker_set(helm: Helm) -> None:
+    values = {
+        "env": {"PROXY": "http://proxy", "STAYS": "1"},
+        "workerDefaults": {"env": {"CACHE": "/tmp/cache"}},
+        "workers": {"one": {"env": {"PROXY": None, "CACHE": None, "CALLBOARD_LOG_FORMAT": None}}},
+    }
+    names = {
+        who: {env["name"] for env in pod["containers"][0].get("env", [])}
+        for who, pod in helm.render(values).pods()
+    }
+    assert not {"PROXY", "CACHE", "CALLBOARD_LOG_FORMAT"} & names["callboard-worker-one"]
+    assert "STAYS" in names["callboard-worker-one"]
+    assert {"PROXY", "CACHE", "STAYS"} <= names["callboard-worker-default"]
+
+
 def test_nulls_and_emptiness_break_nothing(helm: Helm) -> None:
     values = {
         "workers": {"default": None},

@@ -30,7 +30,8 @@
 {{- if not (kindIs "invalid" $own) -}}
 {{- $set := deepCopy $.Values.workerDefaults -}}
 {{- include "callboard.mergeInto" (list $set (deepCopy $own)) -}}
-{{- range list "resources" "env" "nodeSelector" "annotations" "podAnnotations" "podLabels" "strategy" -}}
+{{- /* Not `env`: a null there takes away what `env` for all has too. */ -}}
+{{- range list "resources" "nodeSelector" "annotations" "podAnnotations" "podLabels" "strategy" -}}
 {{- include "callboard.withoutNulls" (get $set . | default dict) -}}
 {{- end -}}
 {{- if $set.enabled -}}
