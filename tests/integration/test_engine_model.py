@@ -67,12 +67,12 @@ def run(redis_url: str) -> Iterator[Run]:
 
 
 def test_every_script_in_random_order_agrees_with_the_model(run: Run) -> None:
-    run(examples=100, length=50)
+    run(examples=150, length=50)
 
 
 @pytest.mark.parametrize("corner", CORNERS)
 def test_a_corner_agrees_with_the_model(run: Run, corner: str) -> None:
-    run(*CORNERS[corner], examples=40, length=50)
+    run(*CORNERS[corner], examples=60, length=50)
 
 
 @pytest.mark.proof
