@@ -14,7 +14,7 @@ from callboard.catalog.contract import Contract
 from callboard.catalog.queue import check_queue_name
 from callboard.catalog.terms import Terms
 from callboard.context import current_or_none, delay_ms
-from callboard.errors import Invalid
+from callboard.errors import Invalid, nearest
 from callboard.submit import Submission
 
 
@@ -99,7 +99,8 @@ def _changes(base: Submission, options: SubmitOptions) -> dict[str, Any]:
             case "fairness_key" | "owner" | "task_id" | "traceparent":
                 changes[name] = value
             case _:
-                raise Invalid(f"{name!r} is no option of a submit.")
+                hint = nearest(name, SubmitOptions.__annotations__)
+                raise Invalid(f"{name!r} is no option of a submit.{hint}")
     if "delay_ms" in changes and "due_at_ms" in changes:
         raise Invalid("Give delay or run_at, not both.")
     expires = changes.get("expires_in_ms", base.expires_in_ms)

@@ -4,6 +4,7 @@ they change nothing."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,16 @@ from callboard.records.state import State
 from callboard.storage.connection import Connection
 from callboard.storage.faults import StoreRefused
 from callboard.storage.operation import Operation, ScriptCall
-from tests.support.scripted_queue import LEASE_MS, SCRIPTS, STATES, NewTask, ScriptedQueue, operation, pack
+from tests.support.scripted_queue import (
+    LEASE_MS,
+    SCRIPTS,
+    STATES,
+    NewTask,
+    ScriptedQueue,
+    line,
+    operation,
+    pack,
+)
 
 FORGED = "1.forged-1"
 #: What a worker may say, with its arguments.
@@ -466,3 +476,17 @@ def test_a_name_that_nobody_knows_backs_off_and_costs_no_attempt(queue: Scripted
         waits.append(m.due - queue.clock)
         queue.clock = m.due
     assert waits == [1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000, 60_000]
+
+
+def test_what_comes_with_the_end_is_told_before_it(queue: ScriptedQueue) -> None:
+    queue.submit(NewTask("t1"))
+    [(_, token)] = queue.claim()
+    assert queue.note("t1", token, progress=b"half", seq=1, lines=[line("one")]) == "ok"
+    told: dict[str, Any] = {"progress": (b"whole", 2), "lines": [line("one"), line("two")]}
+    assert queue.settle("completed", "t1", token, b"{}", [], **told) == "ok"
+    client: Any = queue.connection.client
+    entries = client.xrange(queue.keys.events)
+    told_of = [fields[b"e"].split(b"\x1f") for _, fields in entries]
+    assert [(entry[0], entry[-1]) for entry in told_of] == [
+        (b"s", b""), (b"t", b""), (b"p", b"half"), (b"l", b"1"), (b"p", b"whole"), (b"l", b"2"), (b"c", b""),
+    ]  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 
 import callboard
 from callboard import Queue, task
-from callboard.errors import InvalidPayload, QueueFull, StoreUnavailable, WaitTimeout
+from callboard.errors import Invalid, InvalidPayload, QueueFull, StoreUnavailable, WaitTimeout
 from callboard.records import State
 from callboard.storage import default
 from callboard.storage.embedded import EmbeddedServer
@@ -66,6 +66,15 @@ def test_options_reach_the_record() -> None:
     )
     assert late.due_at is not None
     assert late.due_at - late.created_at == 3_600_000
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_misspelt_option_is_refused_with_the_nearest() -> None:
+    @task
+    def build() -> None: ...
+
+    with pytest.raises(Invalid, match=r"'prority' is no option of a submit\. Did you mean 'priority'\?"):
+        build.with_options(prority=1).submit()  # type: ignore[call-arg]
 
 
 @pytest.mark.usefixtures("configured")

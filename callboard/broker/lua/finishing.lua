@@ -167,8 +167,12 @@ local function apply_operations(from)
     if m == false then return 'lost' end
     if m[STATE] ~= 'running' or m[TOKEN] ~= op[3] then return settled(id, m, op[3]) end
     call('ZREM', RUNNING, id)
-    if op[4] ~= '' then m[PROGRESS] = op[4] end
-    if op[7] and #op[7] > 0 then log_append(id, m, op[6], op[7]) end
+    -- Who follows the task hears of what comes with its end as of all before.
+    if op[4] ~= '' and op[4] ~= m[PROGRESS] then
+      m[PROGRESS] = op[4]
+      event('p', id, m, op[4])
+    end
+    if op[7] and #op[7] > 0 and log_append(id, m, op[6], op[7]) then event('l', id, m, integer(m[LOG_LINES])) end
     apply[op[1]](id, m, op)
     write(id, m)
     return 'ok'
