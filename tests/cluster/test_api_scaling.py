@@ -12,7 +12,7 @@ from callboard.client import Client
 from tests.cluster.lab.release import Release
 from tests.support.waiting import wait_until
 
-_A_POD = 5
+_A_POD = 1
 
 
 @pytest.mark.timeout(240)
