@@ -57,9 +57,13 @@ class Address:
                 f"expected one of {', '.join(_SCHEMES)}."
             )
         base, _, kind = parts.scheme.partition("+")
+        options: dict[str, Any] = dict(parse_qsl(parts.query))
+        if "decode_responses" in options:
+            raise InvalidSetting(
+                "CALLBOARD_REDIS_URL: got the option decode_responses; records are bytes, so leave it out."
+            )
         if not kind:
             return cls("single", url)
-        options: dict[str, Any] = dict(parse_qsl(parts.query))
         if base == "rediss":
             options["ssl"] = True
         credentials, _, hosts = parts.netloc.rpartition("@")
@@ -105,7 +109,7 @@ class Address:
             options = {"redis_class": GuardedClient, "db": self.db, **common, **self.options}
             client: redis.Redis = guard.master_for(self.service, **options)
             return client
-        return redis.Redis.from_url(self.url, **common)
+        return redis.Redis.from_url(self.url, **self._apt(common))
 
     def async_client(
         self, *, socket_timeout: float | None = SOCKET_TIMEOUT_SECONDS, resends: int = RESENDS
@@ -123,7 +127,13 @@ class Address:
             options = {"redis_class": AsyncGuardedClient, "db": self.db, **common, **self.options}
             client: redis.asyncio.Redis = guard.master_for(self.service, **options)
             return client
-        return redis.asyncio.Redis.from_url(self.url, **common)
+        return redis.asyncio.Redis.from_url(self.url, **self._apt(common))
+
+    def _apt(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Without what a socket in the file system does not know."""
+        if self.url.startswith("unix:"):
+            del options["socket_keepalive"]
+        return options
 
 
 def _host(text: str, default: int) -> tuple[str, int]:

@@ -318,11 +318,15 @@ class AsyncConnection(_Base):
         if memory.known(within_seconds):
             return memory.share
         memory.asking()
-        if isinstance(self.client, redis.asyncio.RedisCluster):
-            await self.client.initialize()  # it knows its nodes after that only
-            node = self.client.get_node_from_key(prefix)
-            return memory.note(await self.client.info("memory", target_nodes=node))
-        return memory.note(await self.client.info("memory"))
+        try:
+            if isinstance(self.client, redis.asyncio.RedisCluster):
+                await self.client.initialize()  # it knows its nodes after that only
+                node = self.client.get_node_from_key(prefix)
+                return memory.note(await self.client.info("memory", target_nodes=node))
+            return memory.note(await self.client.info("memory"))
+        except BaseException:
+            memory.forget()
+            raise
 
     async def _everywhere(self, request: Everywhere) -> dict[str, Any]:
         if not isinstance(self.client, redis.asyncio.RedisCluster):

@@ -150,6 +150,11 @@ def _exchange(line: Any, packed: Sequence[bytes]) -> Any:
         raise redis.TimeoutError(f"No answer in time: {error}") from error
     except OSError as error:
         raise redis.ConnectionError(f"The connection broke: {error}") from error
+    except BaseException:
+        # Here, where the caller's handler is still to come: a second exception thrown into this thread while
+        # the socket closes must find somebody who gives the line back.
+        line.disconnect()
+        raise
     if isinstance(reply, redis.ResponseError):
         raise reply
     return reply

@@ -22,14 +22,16 @@ class Memory:
     def __init__(self) -> None:
         self.share = 0.0
         self._asked = float("-inf")
+        self._told = False
 
     def known(self, within_seconds: float) -> bool:
         """Whether it was asked for within the last so many seconds."""
         return clock.monotonic() - self._asked < within_seconds
 
     def asking(self) -> None:
-        """An answer is on its way: whoever comes now goes on with the one before."""
-        self._asked = clock.monotonic()
+        """An answer is on its way: whoever comes now goes on with the one before, if there is one."""
+        if self._told:
+            self._asked = clock.monotonic()
 
     def forget(self) -> None:
         """The next one asks."""
@@ -42,5 +44,5 @@ class Memory:
             info = {name.decode(): value for name, value in _FIELD.findall(info)}
         most = float(info.get("maxmemory", 0) or 0)
         self.share = float(info.get("used_memory", 0)) / most if most else 0.0
-        self.asking()
+        self._told, self._asked = True, clock.monotonic()
         return self.share
