@@ -8,11 +8,12 @@
 # `go mod tidy -e` in that folder.
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")"
 [[ $# -ge 1 ]] || { echo "usage: tools/build.sh FOLDER [PROGRAM…]" >&2; exit 2; }
+# Before the change of folder: it is the caller's.
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 shift
+cd "$(dirname "${BASH_SOURCE[0]}")"
 [[ $# -ge 1 ]] || set -- kubeconform etcd kube helm4 helm3 prometheus prometheus-adapter
 command -v go >/dev/null || { echo "build.sh: needs Go 1.26 or newer on PATH (https://go.dev/dl/)" >&2; exit 1; }
 
