@@ -219,9 +219,6 @@ def _limits() -> SubmitLimits:
 
 
 def _handles(replies: Sequence[Submitted]) -> list[TaskHandle]:
-    for reply in replies:
-        if reply.problem is not None:
-            raise reply.problem
     return [_handle(reply) for reply in replies]
 
 

@@ -54,7 +54,7 @@ def test_redis_killed_five_times_under_ten_thousand_tasks(
     for number in range(1, KILLS + 1):
         await_bodies(ledger, number * TASKS // (KILLS + 2))
         server.kill()
-        time.sleep(0.3)
+        time.sleep(0.3)  # the outage: workers and API are to meet it
         server.start()
         restarted = time.monotonic()
         # What was claimed before may end at any time; more than both workers hold is new work.

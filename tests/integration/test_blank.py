@@ -66,6 +66,17 @@ def test_it_submits_what_the_door_would(connection: Connection, base: Submission
         assert apart_from_when(filled) == apart_from_when(door)
 
 
+def test_all_but_the_first_take_one_call_past_the_door(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blank = Blank(connection, PLAIN, NO_LIMITS)
+    blank.accept(b"{}")
+    monkeypatch.setattr(connection, "execute", None)
+    before = connection.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    assert blank.accept(b"{}").state is State.QUEUED
+    assert connection.client.info("commandstats")["cmdstat_evalsha"]["calls"] == before + 1
+
+
 def test_its_tasks_are_found_by_a_survey_and_counted_once(connection: Connection) -> None:
     blank = Blank(connection, PLAIN, NO_LIMITS)
     ids = [blank.accept(b"{}").id for _ in range(50)]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +19,7 @@ from callboard.storage.guarded import pools
 from callboard.storage.lines import Lines
 from callboard.storage.operation import Command
 from callboard.submit import Submission, submit
+from tests.support.forking import forked
 from tests.support.waiting import wait_until
 
 
@@ -124,34 +123,14 @@ def test_a_forked_child_does_not_wait_for_a_thread_of_its_parents(redis_url: str
     connection = Connection(redis_url)
     assert connection.execute(Command("PING"))
     [pool] = pools(connection.client)
-    inside, forked = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with getattr(pool, held):
-            inside.set()
-            forked.wait(10)
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    assert inside.wait(10)
-    child = os.fork()
-    if child == 0:
-        signal.alarm(10)
-        os._exit(0 if connection.execute(Command("PING")) else 1)
-    _, status = os.waitpid(child, 0)
-    forked.set()
-    holder.join()
+    answered = forked(lambda: connection.execute(Command("PING")), getattr(pool, held))
     connection.close()
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert answered == 0
 
 
 def test_a_forked_child_does_not_speak_on_its_parents_line(lines: Lines) -> None:
     before = _id(lines)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if _id(lines) != before else 1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert forked(lambda: _id(lines) != before) == 0
     assert _id(lines) == before
 
 
@@ -218,11 +197,6 @@ def test_a_child_that_is_forked_while_the_connection_is_made_makes_its_own(
     redis_url: str, namespace: str
 ) -> None:
     configure(redis_url, namespace=namespace)
-    with default._lock:
-        child = os.fork()
-        if child == 0:
-            signal.alarm(10)
-            os._exit(0 if default.connection().execute(Command("PING")) else 1)
-        _, status = os.waitpid(child, 0)
+    answered = forked(lambda: default.connection().execute(Command("PING")), default._lock)
     default.connection().close()
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert answered == 0

@@ -96,6 +96,13 @@ def test_prefer(header: str, seconds: int | None) -> None:
     assert preferred_seconds(header) == seconds
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("filler", ["0", "9", " ", ",", "wait=0 ,", ", wait"])
+def test_no_header_holds_the_process(filler: str) -> None:
+    # As long as a head may be; a pattern that goes back over it would take minutes.
+    assert preferred_seconds("wait=" + filler * (60_000 // len(filler)) + "x") in (None, 0)
+
+
 @pytest.mark.parametrize(
     ("header", "takes"),
     [

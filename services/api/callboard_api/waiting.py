@@ -15,14 +15,17 @@ LONGEST_SECONDS: Final = 50
 _LOOK_AGAIN_SECONDS: Final = 5.0
 _LOOK_AGAIN_UNHEARD_SECONDS: Final = 1.0
 
-_WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?0*(\d+)\"?\s*(?:[;,]|$)", re.IGNORECASE)
+_WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d+)\"?\s*(?:[;,]|$)", re.IGNORECASE)
 
 
 def preferred_seconds(prefer: str) -> int | None:
     """N of `Prefer: wait=N`, at most LONGEST_SECONDS; None without one, or for nonsense."""
     found = _WAIT.search(prefer)
-    # However many digits there are, the first of them tell.
-    return min(int(found[1][:9]), LONGEST_SECONDS) if found else None
+    if found is None:
+        return None
+    # However many digits there are, the first of them tell. The zeros before are no part of the pattern: with
+    # two ways to take a zero, a header full of them would hold the process for minutes.
+    return min(int(found[1].lstrip("0")[:9] or 0), LONGEST_SECONDS)
 
 
 def applied(seconds: int) -> dict[str, str]:
