@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -13,13 +13,6 @@ from callboard.errors import Invalid, StoreFull
 from callboard.storage.connection import Connection
 from callboard.storage.embedded import EmbeddedServer
 from tests.support.scripted_queue import NewTask, ScriptedQueue, operation
-
-
-@pytest.fixture
-def queue(redis_url: str, namespace: str) -> Iterator[ScriptedQueue]:
-    connection = Connection(redis_url, namespace=namespace)
-    yield ScriptedQueue(connection)
-    connection.close()
 
 
 def add(queue: ScriptedQueue, key: str, count: int, **options: float) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from callboard.records import layout, store
 from callboard.records.state import State
-from callboard.storage.connection import Connection
 from tests.support.scripted_queue import LEASE_MS, STATES, TERMINAL, NewTask, ScriptedQueue, operation
 
 Damage = Callable[[ScriptedQueue, str], None]
@@ -48,13 +47,6 @@ def body_missing(queue: ScriptedQueue, id: str) -> None:
 
 UNREADABLE: tuple[Damage, ...] = (garbage, another_version, cut_off, another_thing, missing)
 damages = pytest.mark.parametrize("damage", UNREADABLE, ids=lambda damage: damage.__name__)
-
-
-@pytest.fixture
-def queue(redis_url: str, namespace: str) -> Iterator[ScriptedQueue]:
-    connection = Connection(redis_url, namespace=namespace)
-    yield ScriptedQueue(connection)
-    connection.close()
 
 
 def buried(queue: ScriptedQueue, id: str) -> None:

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from callboard.storage.connection import Connection
 from tests.support.scripted_queue import NewTask, ScriptedQueue
-
-
-@pytest.fixture
-def queue(redis_url: str, namespace: str) -> Iterator[ScriptedQueue]:
-    connection = Connection(redis_url, namespace=namespace)
-    yield ScriptedQueue(connection)
-    connection.close()
 
 
 def enqueue(queue: ScriptedQueue, nonce: str, id: str = "m.1") -> tuple[str, str]:

@@ -305,6 +305,26 @@ class ScriptedQueue:
         return layout.Mutable.unpack(raw).state.decode() if raw else None
 
 
+def task_in(queue: ScriptedQueue, state: str, id: str = "t1") -> str:
+    """Bring a task into `state`; returns its token, "" where it never ran."""
+    if state == "pending":
+        queue.submit(NewTask(id, delay_ms=60_000))
+        return ""
+    queue.submit(NewTask(id))
+    if state == "queued":
+        return ""
+    if state == "cancelled":
+        assert queue.cancel(id) == ("done", "cancelled")
+        return ""
+    [(_, token)] = queue.claim()
+    if state == "completed":
+        assert queue.complete(id, token) == "ok"
+    elif state == "failed":
+        assert queue.fail(id, token) == "ok"
+    assert queue.state(id) == state
+    return token
+
+
 def _pairs(flat: Sequence[bytes]) -> Mapping[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
