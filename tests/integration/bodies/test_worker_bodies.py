@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dramatiq
 import pytest
@@ -15,58 +13,14 @@ import pytest
 from callboard import control, inspector
 from callboard.catalog import presence, published
 from callboard.records import log
-from callboard.records.record import TaskRecord
 from callboard.records.state import State
 from callboard.storage.operation import Command
 from callboard.submit import Submission
 from tests.support.board import Board
+from tests.support.outcomes import BLOCKING, FORMS, lines, outcomes, run, started
 from tests.support.waiting import wait_until
 from tests.support.worker_bodies import actor
 from tests.support.worker_process import ServiceProcess, children_of, lives
-from tests.support.workers import working
-
-FORMS = ("box", "thread", "coro")
-BLOCKING = ("box", "thread")
-
-
-@pytest.fixture(scope="module")
-def served(
-    redis_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[ServiceProcess, Board]]:
-    with working(redis_url, tmp_path_factory.mktemp("worker")) as made:
-        yield made
-
-
-@pytest.fixture
-def worker(served: tuple[ServiceProcess, Board]) -> ServiceProcess:
-    return served[0]
-
-
-@pytest.fixture
-def board(served: tuple[ServiceProcess, Board]) -> Iterator[Board]:
-    yield served[1]
-    assert served[0].alive, served[0].said
-    assert served[1].faults() == []
-
-
-def lines(board: Board, task: str) -> list[str]:
-    return [line.message for line in board.run(log.logs(board.keys, task)).items]
-
-
-def started(board: Board, task: str) -> None:
-    """Wait until its body has said its first word."""
-    wait_until(lambda: lines(board, task), 20, f"the first word of {task}")
-
-
-def run(board: Board, name: str, payload: object = None, **options: Any) -> TaskRecord:
-    [task] = board.submit(name, payload=payload, **options)
-    [record] = board.await_end([task], 30)
-    return record
-
-
-def outcomes(record: TaskRecord) -> list[str | None]:
-    return [attempt.outcome for attempt in record.attempts]
-
 
 # How they end by themselves.
 
@@ -200,100 +154,6 @@ def test_a_copy_that_a_body_forked_is_no_second_worker(
     assert (record.state, record.result) == (State.COMPLETED, "parent")
     wait_until(lambda: not any(map(lives, children_of(worker.pid) - before)), 10, "the end of the copy")
     assert run(board, f"{form}.tell").state is State.COMPLETED
-
-
-# Stops.
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_a_cancel_reaches_a_running_body_at_once(board: Board, form: str) -> None:
-    """By the control channel, not by a renewal five seconds later; and the body tidies up."""
-    [task] = board.submit(f"{form}.nap", payload={"seconds": 60})
-    started(board, task)
-    assert not board.cancel(task)
-    begun = time.monotonic()
-    [record] = board.await_end([task], 20)
-    assert time.monotonic() - begun < 4
-    assert (record.state, record.reason) == (State.CANCELLED, "cancelled")
-    assert record.cancel_requested_at is not None
-    assert outcomes(record) == ["cancelled"]
-    assert any("tidied" in line for line in lines(board, task))
-
-
-@pytest.mark.parametrize("form", BLOCKING)
-def test_a_body_that_heeds_no_cancel_is_ended_after_the_grace(board: Board, form: str) -> None:
-    [task] = board.submit(f"{form}.deaf", payload={"seconds": 5})
-    started(board, task)
-    board.cancel(task)
-    [record] = board.await_end([task], 20)
-    assert (record.state, record.reason) == (State.CANCELLED, "cancelled")
-    assert record.result is None
-
-
-def test_terminate_ends_a_body_at_once(board: Board) -> None:
-    [task] = board.submit("box.deaf")
-    started(board, task)
-    board.cancel(task)
-    assert not board.cancel(task, terminate=True)
-    [record] = board.await_end([task], 20)
-    assert (record.state, record.reason) == (State.CANCELLED, "terminated")
-
-
-@pytest.mark.parametrize("form", BLOCKING)
-@pytest.mark.parametrize("word", ["fail", "retry", "snooze"])
-def test_a_cancel_sticks_whatever_the_body_answers(board: Board, form: str, word: str) -> None:
-    """No retry and no snooze brings a cancelled task back."""
-    [task] = board.submit(f"{form}.last_word", payload={"word": word}, max_attempts=None)
-    started(board, task)
-    board.cancel(task)
-    [record] = board.await_end([task], 20)
-    assert (record.state, record.reason) == (State.CANCELLED, "cancelled")
-
-
-@pytest.mark.parametrize("form", BLOCKING)
-def test_a_body_that_finishes_all_the_same_has_completed(board: Board, form: str) -> None:
-    """Its effect is there: a record that said otherwise would have it done once more."""
-    [task] = board.submit(f"{form}.last_word", payload={"word": "finish"})
-    started(board, task)
-    board.cancel(task)
-    [record] = board.await_end([task], 20)
-    assert (record.state, record.result) == (State.COMPLETED, "finished all the same")
-    assert record.cancel_requested_at is not None
-
-
-def test_a_cancel_in_every_waiting_state_takes_effect_at_once(board: Board) -> None:
-    board.run(control.pause(board.keys, "thread"))
-    try:
-        queued, *_ = board.submit("thread.tell")
-        [delayed] = board.submit("thread.tell", delay_ms=60_000)
-        for task in (queued, delayed):
-            assert board.cancel(task)
-            record = board.record(task)
-            assert (record.state, record.reason) == (State.CANCELLED, "cancelled")
-            assert board.cancel(task), "a second cancel is no error"
-    finally:
-        board.run(control.resume(board.keys, "thread"))
-    [backing_off] = board.submit("thread.fail", payload={"how": "retry"}, max_attempts=None)
-    wait_until(lambda: board.record(backing_off).attempt > 1, 20, "its first retry")
-    board.cancel(backing_off)
-    [record] = board.await_end([backing_off])
-    assert record.state is State.CANCELLED
-    attempt = board.record(backing_off).attempt
-    [other] = board.submit("thread.tell", delay_ms=200)
-    board.await_end([other])
-    assert board.record(backing_off).attempt == attempt
-    for task in (queued, delayed):
-        assert board.record(task).attempt == 0, "it never ran"
-
-
-def test_what_was_cancelled_runs_again_when_somebody_asks(board: Board) -> None:
-    [task] = board.submit("thread.nap", payload={"seconds": 0.5})
-    started(board, task)
-    board.cancel(task)
-    board.await_end([task])
-    board.run(control.retry(board.keys, task))
-    [record] = board.await_end([task])
-    assert (record.state, record.result) == (State.COMPLETED, "slept")
 
 
 # The loop.
