@@ -1,4 +1,4 @@
-"""What tests of more than one module here share: a queue under its scripts."""
+"""What tests of more than one module here share: a queue under its scripts, a running API."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from callboard.storage.connection import Connection
+from tests.support.api_server import RunningApi, running_api
 from tests.support.scripted_queue import ScriptedQueue
 
 
@@ -16,3 +17,17 @@ def queue(redis_url: str, namespace: str) -> Iterator[ScriptedQueue]:
     connection = Connection(redis_url, namespace=namespace)
     yield ScriptedQueue(connection)
     connection.close()
+
+
+@pytest.fixture(scope="module")
+def api(redis_url: str) -> Iterator[RunningApi]:
+    """An API that the tests of one module share."""
+    with running_api(redis_url) as running:
+        yield running
+
+
+@pytest.fixture
+def fresh(redis_url: str) -> Iterator[RunningApi]:
+    """An API whose queues nobody else has used."""
+    with running_api(redis_url) as running:
+        yield running

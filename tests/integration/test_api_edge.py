@@ -25,12 +25,6 @@ KEY = "cb_a-key-of-the-administrator"
 
 
 @pytest.fixture(scope="module")
-def api(redis_url: str) -> Iterator[RunningApi]:
-    with running_api(redis_url) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def keyed(redis_url: str) -> Iterator[RunningApi]:
     with running_api(redis_url, ADMIN_KEY=KEY) as running:
         yield running

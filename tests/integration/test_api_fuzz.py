@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callboard_api.problems import KINDS
-from tests.support.api_server import RunningApi, running_api
+from tests.support.api_server import RunningApi
 
 FIELDS = (
     "name", "payload", "queue", "delay_seconds", "run_at", "priority", "fairness_key", "tags", "unique",
@@ -32,12 +30,6 @@ submits = st.fixed_dictionaries(
     optional={field: values for field in FIELDS if field not in ("name", "tasks", "terminate", "state", "x")},
 )
 relaxed = settings(max_examples=150, deadline=None, database=None)
-
-
-@pytest.fixture(scope="module")
-def api(redis_url: str) -> Iterator[RunningApi]:
-    with running_api(redis_url) as running:
-        yield running
 
 
 def send(api: RunningApi, method: str, path: str, content: bytes, **headers: str) -> int:

@@ -165,6 +165,20 @@ def running_api(
         api.stop()
 
 
+def running_task(api: RunningApi, **options: Any) -> str:
+    """Submit a task, which a worker then has; its id."""
+    task = api.submit(priority=0, **options)
+    [claimed] = api.hand.claim()
+    assert claimed == task["id"]
+    return claimed
+
+
+def listening(api: RunningApi) -> int:
+    """How many event streams are open."""
+    listeners: int = api.call_in_loop(lambda: len(api.platform.hub._listeners))
+    return listeners
+
+
 def publish(connection: Connection) -> None:
     """Publish what `declared` has, as a worker does at its start."""
     connection.run(published.publish(connection.keys, declared(), ["sums", "mail"], "tests-1"))
