@@ -1,4 +1,4 @@
-"""What tests of more than one module here share: a queue under its scripts, a running API."""
+"""What tests of more than one module here share: a queue under its scripts, a running API and its streams."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from callboard.storage.connection import Connection
+from callboard_api.streams import hub, sse
 from tests.support.api_server import RunningApi, running_api
 from tests.support.scripted_queue import ScriptedQueue
 
@@ -31,3 +32,15 @@ def fresh(redis_url: str) -> Iterator[RunningApi]:
     """An API whose queues nobody else has used."""
     with running_api(redis_url) as running:
         yield running
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that is new joins the streams soon; nothing else depends on it."""
+    monkeypatch.setattr(hub, "_NEW_QUEUES_SECONDS", 0.2)
+    monkeypatch.setattr(hub, "_BLOCK_MS", 100)
+
+
+@pytest.fixture
+def quick_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "PING_SECONDS", 0.3)

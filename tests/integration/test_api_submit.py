@@ -1,8 +1,7 @@
-"""POST /v1/tasks and /v1/tasks/batch: what is accepted, and what each kind of bad input gets."""
+"""POST /v1/tasks: what is accepted, and what each kind of bad input gets."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,32 +10,11 @@ import pytest
 from callboard import clock, inspector
 from callboard.storage.connection import Connection
 from tests.support.api_server import RunningApi, publish, running_api
+from tests.support.problems import faults, refused
 from tests.support.waiting import wait_until
 
 DAY = 24 * 3600
 KEY: Any = {"Idempotency-Key": '"k"'}
-
-
-@pytest.fixture(scope="module")
-def api(redis_url: str) -> Iterator[RunningApi]:
-    with running_api(redis_url) as running:
-        yield running
-
-
-def refused(api: RunningApi, body: Any, status: int = 422, path: str = "/v1/tasks", **headers: Any) -> Any:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    answer = api.http.post(path, content=content, headers={"Content-Type": "application/json", **headers})
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json()
-    assert problem["status"] == status
-    assert problem["type"] == f"urn:callboard:problem:{problem['code']}"
-    assert problem["instance"] == f"urn:request:{answer.headers['x-request-id']}"
-    return problem
-
-
-def faults(problem: Any) -> set[tuple[str, str]]:
-    return {(fault["pointer"], fault["code"]) for fault in problem["errors"]}
 
 
 class TestAccepted:
@@ -293,55 +271,6 @@ class TestRefused:
         with running_api(redis_url, prepare=publish_badly) as api:
             problem = refused(api, {"name": "add", "payload": {"a": 1}}, 500)
             assert "JSON Schema that workers published for 'add'" in problem["detail"]
-
-
-class TestBatch:
-    def test_items_come_back_in_order(self, api: RunningApi) -> None:
-        bodies = [{"name": "add", "payload": {"a": n}, "queue": ("sums", "mail")[n % 2]} for n in range(230)]
-        answer = api.http.post("/v1/tasks/batch", json={"tasks": bodies})
-        assert answer.status_code == 202, answer.text
-        items = answer.json()["items"]
-        assert [item["index"] for item in items] == list(range(230))
-        for n in (0, 1, 99, 100, 229):
-            assert api.task(items[n]["id"])["payload"] == {"a": n}
-            assert items[n]["state"] == "queued"
-
-    def test_one_bad_task_refuses_the_batch_and_each_is_named(self, api: RunningApi) -> None:
-        depth = api.http.get("/v1/queues/sums").json()["depth"]["queued"]
-        bodies = [
-            {"name": "add", "payload": {"a": 1}},
-            {"name": "add", "payload": {"a": "x"}},
-            {"name": "nobody"},
-            {"name": "add", "payload": {"a": 1}, "priority": 77},
-            5,
-        ]
-        problem = refused(api, {"tasks": bodies}, path="/v1/tasks/batch")
-        assert problem["code"] == "invalid-body"
-        assert faults(problem) == {
-            ("#/tasks/1/payload/a", "type"),
-            ("#/tasks/2/name", "unknown-task"),
-            ("#/tasks/3/priority", "invalid"),
-            ("#/tasks/4", "type"),
-        }
-        assert api.http.get("/v1/queues/sums").json()["depth"]["queued"] == depth
-
-    @pytest.mark.parametrize(
-        "body", [{}, {"tasks": []}, {"tasks": {}}, {"tasks": [{"name": "anything"}] * 1001}], ids=[*"abcd"]
-    )
-    def test_a_batch_has_1_to_1000_tasks(self, api: RunningApi, body: Any) -> None:
-        problem = refused(api, body, path="/v1/tasks/batch")
-        assert faults(problem) == {("#/tasks", "invalid")}
-
-    def test_a_thousand_are_taken(self, api: RunningApi) -> None:
-        answer = api.http.post("/v1/tasks/batch", json={"tasks": [{"name": "anything"}] * 1000})
-        assert answer.status_code == 202
-        assert len({item["id"] for item in answer.json()["items"]}) == 1000
-
-    def test_a_batch_may_be_longer_than_one_task(self, api: RunningApi) -> None:
-        task = {"name": "anything", "payload": {"x": "y" * 200_000}}
-        answer = api.http.post("/v1/tasks/batch", json={"tasks": [task] * 20})
-        assert answer.status_code == 202
-        assert refused(api, b" " * (16 * 1024 * 1024 + 1), 413, "/v1/tasks/batch")
 
 
 class TestLimits:
