@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -15,11 +15,11 @@ from dramatiq import Middleware, QueueNotFound
 from dramatiq.brokers import stub
 from dramatiq.common import q_name
 
+from callboard import clock
 from callboard.broker.broker import CallboardBroker
 from callboard.broker.message import HeldMessage
 from callboard.storage.operation import Command
 from callboard.submit import submit
-from tests.support.waiting import wait_until
 
 
 class StubFace(CallboardBroker):
@@ -28,6 +28,7 @@ class StubFace(CallboardBroker):
     def __init__(self, **options: Any) -> None:
         self.dead_letters_by_queue: defaultdict[str, list[Any]] = defaultdict(list)
         self.fail_fast_default = True
+        self._consumers: dict[str, _Watched] = {}
         super().__init__(**options)
         self.queues: Any = _Queues(self)
         self.add_middleware(_Undertaker(self.dead_letters_by_queue))
@@ -39,16 +40,18 @@ class StubFace(CallboardBroker):
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 100) -> Any:
         self._known(queue_name)
-        return super().consume(queue_name, prefetch, timeout)
+        watched = self._consumers[queue_name] = _Watched(super().consume(queue_name, prefetch, timeout))
+        return watched
 
     def enqueue(self, message: Any, *, delay: int | None = None) -> Any:
         self._known(message.queue_name)
         sent = super().enqueue(message, delay=delay)
         # What is sent to their stub is with a consumer that has room when the call returns, and some of
         # their tests look into the worker at once.
-        if self._guest is not None and threading.current_thread() is threading.main_thread():
-            with suppress(AssertionError):
-                wait_until(lambda: not self.queues[message.queue_name].qsize(), 0.02, poll=0.001)
+        consumer = self._consumers.get(message.queue_name)
+        at_once = not delay and not message.options.get("eta")
+        if consumer is not None and at_once and threading.current_thread() is threading.main_thread():
+            consumer.await_passing_on(sent.message_id)
         return sent
 
     def join(self, queue_name: str, *, timeout: int | None = None, fail_fast: bool | None = None) -> None:
@@ -66,6 +69,41 @@ class StubFace(CallboardBroker):
     def _known(self, queue_name: str) -> None:
         if q_name(queue_name) not in self.queues:
             raise QueueNotFound(queue_name)
+
+
+class _Watched(dramatiq.Consumer):
+    """A consumer that knows what its thread has done with the messages that it got."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._last = ""
+        self._passed_on: set[str] = set()
+        self._asked = False
+        for name in ("ack", "nack", "requeue", "close"):
+            setattr(self, name, getattr(inner, name))
+
+    def __next__(self) -> Any:
+        # Who asks for the next one has put the last one where the worker's threads take it from.
+        self._passed_on.add(self._last)
+        self._asked = True
+        try:
+            message = next(self._inner)
+        finally:
+            self._asked = False
+        self._last = message.message_id if message is not None else ""
+        return message
+
+    def await_passing_on(self, message_id: str) -> None:
+        """Until that message is with the worker; not for long while nobody asks, or there is no room."""
+        deadline, give_up = clock.monotonic() + 5, 0.0
+        while message_id not in self._passed_on and clock.monotonic() < deadline:
+            if self._asked and self._inner._outstanding < self._inner._prefetch:
+                give_up = 0.0
+            elif not give_up:
+                give_up = clock.monotonic() + 0.02
+            elif clock.monotonic() > give_up:
+                return
+            clock.sleep(0.001)
 
 
 class _Undertaker(Middleware):

@@ -81,6 +81,9 @@ class RunnerHost:
         self._paused = True
         for runner in self.consumers.values():
             self._hush(runner)
+            # A turn that began before would claim what is sent next.
+            with runner.pump._turning:
+                pass
         self.join()
 
     def resume(self) -> None:

@@ -124,9 +124,13 @@ class Hosts:
         self._running.append(process)
         wanted = options.get("processes", 2)
         wait_until(
-            lambda: len(set(self.board.workers()) - present) == wanted, 30, "the CLI's processes to show up"
+            lambda: len(set(self.board.workers()) - present) == wanted, 60, "the CLI's processes to show up"
         )
         return process
+
+    def alive(self) -> Running | None:
+        """The one that was started first and runs still."""
+        return next((process for process in self._running if process.alive), None)
 
     def close(self) -> None:
         for process in self._running:
