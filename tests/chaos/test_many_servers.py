@@ -260,6 +260,7 @@ def test_a_primary_dies_while_tasks_run(
 def kill_primary(servers: Servers, prefix: str) -> Node:
     """Kill the node that serves `prefix`, once its replica has all that it has."""
     primary = servers.primary if isinstance(servers, Guarded) else servers.primary_of(prefix)[0]
+    servers.expect_a_death()
     wait_until(lambda: synchronised(primary), 20, "a replica in step", poll=0)
     primary.kill()
     return primary

@@ -20,8 +20,9 @@ from callboard.records.state import State
 from callboard.storage.connection import Connection
 from callboard.storage.operation import Command
 from tests.support.board import Board
-from tests.support.cluster_servers import Node, free_port
+from tests.support.cluster_servers import Node
 from tests.support.ledger import VARIABLE, Ledger
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 from tests.support.worker_process import BODIES, ROOT, ServiceProcess
 
