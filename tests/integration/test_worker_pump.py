@@ -122,7 +122,7 @@ def test_a_token_that_comes_during_a_turn_is_not_forgotten(connection: Meddled, 
     connection.meddle = late
     started, hand = pump("q")
     made.append(started)
-    wait_until(lambda: hand.taken == ["q"], 1.0, "the claim")
+    wait_until(lambda: hand.taken == ["q"], description="the claim")
 
 
 def test_a_claim_of_the_waiters_thread_is_not_left_behind_by_the_stop(
@@ -133,7 +133,7 @@ def test_a_claim_of_the_waiters_thread_is_not_left_behind_by_the_stop(
     I expect it to wait for that claim, and to record what comes of it.
     """
     made, hand = pump("q")
-    wait_until(lambda: made._asleep)
+    wait_until(lambda: made._asleep and not made._queues["q"].hot, description="its sleep after its first turn")
     put(connection, "q")
     about_to_claim, go_on = threading.Event(), threading.Event()
 
@@ -297,7 +297,7 @@ def test_an_ear_whose_connection_the_network_has_forgotten_hears_again(
 ) -> None:
     """In silence it asks whether somebody is there; without an answer it subscribes anew."""
     monkeypatch.setattr(ear, "LISTEN_SECONDS", 0.05)
-    monkeypatch.setattr(ear, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(ear, "QUIET_SECONDS", 0.6)
     server, proxy = proxied
     connection = Connection(proxy.url(server.url), namespace=namespace)
     direct = Connection(server.url, namespace=namespace)
@@ -313,7 +313,7 @@ def test_an_ear_whose_connection_the_network_has_forgotten_hears_again(
     try:
         wait_until(lambda: hears("cancel"), 5, "a word", poll=0.1)
         before = proxy.accepted
-        wait_until(lambda: hears("first"), 5, "a word after a silence", poll=1.0)
+        wait_until(lambda: hears("first"), 20, "a word after a silence", poll=2.0)
         assert proxy.accepted == before, "pings are answered: no need to subscribe anew"
         proxy.hang()
         wait_until(lambda: proxy.accepted > before, 10, "another connection")
