@@ -132,6 +132,7 @@ class Coroner:
         while True:
             worker, origin = self._asked.get()
             case = self._cases.get(worker)
+            refused: ClusterForbids | None = None
             # Later than that nobody waits for it any more.
             while (
                 case is not None and case.fate is None and clock.monotonic() - case.asked_at < self._patience
@@ -147,6 +148,7 @@ class Coroner:
                     # One that has just started refuses everybody until it has read the Roles.
                     left = self._patience - (clock.monotonic() - case.asked_at)
                     if left > _AGAIN_SECONDS and not self._warned:
+                        refused = error
                         clock.sleep(_AGAIN_SECONDS)
                         continue
                     self._refused(error)
@@ -157,6 +159,8 @@ class Coroner:
                 except Exception:
                     logger.exception("The pod of worker %s could not be judged.", worker)
                     case.fate = by_note(worker, origin)
+            if refused is not None and case is not None and case.fate is None:
+                self._refused(refused)  # the last sleep took longer than the patience lasted
 
     def _refused(self, error: ClusterForbids) -> None:
         if not self._warned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from callboard import clock, control
 from callboard.records import layout
 from callboard.records.state import State
 from callboard.storage.connection import Connection
-from callboard.storage.operation import Command
+from callboard.storage.operation import Command, ScriptCall
 from callboard_worker.runner import Runner
 from callboard_worker.slots import loop, process_slot
 from callboard_worker.slots.process import ProcessSlots
@@ -206,6 +207,34 @@ def test_a_renewal_that_crosses_its_tasks_end_leaves_nothing_behind(runner: Make
     made.keeper.hold("q", task.removeprefix("q_"), "1.n-1")
     assert made.keeper._renew()
     assert not made.keeper._held
+
+
+def test_an_end_that_is_on_its_way_when_the_drain_gives_up_is_still_held(
+    board: Board, bodies: Bodies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the worker would tell, by its exit status, that all was recorded."""
+    made = runner_of(board.connection, bodies, {"q": {}})
+    made.start()
+    [task] = board.submit("q.hold")
+    wait_until(lambda: bodies.started == [task], 10, "its body")
+    under_way, go_on = threading.Event(), threading.Event()
+    execute = board.connection.execute
+
+    def stuck(request: Any) -> Any:
+        ends = isinstance(request, ScriptCall) and request.script.name == "turn" and len(request.args) > 4
+        if ends:
+            under_way.set()
+            assert go_on.wait(30)
+        return execute(request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(board.connection, "execute", stuck)
+        bodies.let_all_go()
+        assert under_way.wait(10)
+        assert not made.drain(0)
+    go_on.set()
+    assert board.await_end([task])[0].state is State.COMPLETED
+    assert made.pump.stop(10)
 
 
 def test_nothing_is_claimed_for_a_loop_that_is_blocked(

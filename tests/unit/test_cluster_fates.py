@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from callboard import clock
 from callboard.catalog.origin import Origin
 from callboard.cluster.coroner import Coroner, judge, taken_away
 from callboard.cluster.facts import Container, Pod, Termination
@@ -155,7 +156,7 @@ def test_it_asks_again_when_an_api_server_restarts(server: KubeServer) -> None:
 
 def test_without_the_permission_it_says_so_once(server: KubeServer, caplog: pytest.LogCaptureFixture) -> None:
     server.status = 403
-    asked = coroner(server, patience_seconds=0.5)
+    asked = coroner(server, patience_seconds=1.5)
     with caplog.at_level(logging.WARNING, "callboard.cluster"):
         assert verdict(asked, "w-1-abc", HERE) == Fate()
         wait_until(lambda: caplog.messages, description="its word")
@@ -164,6 +165,17 @@ def test_without_the_permission_it_says_so_once(server: KubeServer, caplog: pyte
     [said] = caplog.messages
     assert "`get` on pods" in said
     assert len(server.asked) == before + 1, "what is known is not waited for"
+
+
+def test_it_says_so_on_a_machine_that_is_slow_to_wake_it(
+    server: KubeServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.status = 403
+    sleep = clock.sleep
+    monkeypatch.setattr(clock, "sleep", lambda seconds: sleep(seconds + 1))
+    with caplog.at_level(logging.WARNING, "callboard.cluster"):
+        assert verdict(coroner(server, patience_seconds=1), "w-1-abc", HERE) == Fate()
+        wait_until(lambda: caplog.messages, description="its word")
 
 
 def test_one_refusal_is_not_believed(server: KubeServer, caplog: pytest.LogCaptureFixture) -> None:

@@ -212,23 +212,29 @@ def test_an_outage_longer_than_a_lease_costs_nothing(
         loops.start()
         claims = tasks.run(connection, "q", 8, lease_ms=1200)
         renewer = Renewer(connection, claims, 1200)
-        wait_until(lambda: loops.watch.steady("", policy.lease_seconds), description="a first healthy lease")
+        wait_until(
+            lambda: loops.watch.steady("", policy.lease_seconds), 60, description="a first healthy lease"
+        )
         if outage == "killed":
             server.kill()
             wait_until(lambda: not loops.reachable, description="the outage to be seen")
             deadline = clock.monotonic() + 2.5
             wait_until(lambda: clock.monotonic() > deadline, description="the outage to last")
+            back = clock.monotonic()
             server.start()
         else:
             os.kill(pid, signal.SIGSTOP)
             deadline = clock.monotonic() + 2.5
             wait_until(lambda: clock.monotonic() > deadline, description="the outage to last")
+            back = clock.monotonic()
             os.kill(pid, signal.SIGCONT)
         resumed = loops.ticks
         wait_until(lambda: loops.ticks > resumed + 2 and loops.reachable, description="maintenance to go on")
-        assert not loops.watch.steady("", policy.lease_seconds)
+        steady = loops.watch.steady("", policy.lease_seconds)
+        # On a machine that was busy meanwhile a lease may have passed already.
+        assert not steady or clock.monotonic() - back > policy.lease_seconds
         wait_until(
-            lambda: loops.watch.steady("", policy.lease_seconds), timeout=30, description="a healthy lease"
+            lambda: loops.watch.steady("", policy.lease_seconds), timeout=60, description="a healthy lease"
         )
         judged = loops.ticks
         wait_until(lambda: loops.ticks > judged + 5, description="some rounds of the rescuer")
