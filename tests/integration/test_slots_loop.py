@@ -42,21 +42,21 @@ def make(recorder: Recorder) -> Iterator[MakeSlots]:
 def test_a_thousand_sleepers_are_a_thousand_coroutines(make: MakeSlots, recorder: Recorder) -> None:
     """Given room for 1,000 bodies
     When 1,000 sleep for a second
-    I expect them to end in about one sleep, in one thread.
+    I expect them to sleep at the same time, in one thread.
     """
     group = make(1000)
     assert group.ready()
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     sleepers = [assignment("slots.sleep_async", {"seconds": 1}) for _ in range(1000)]
     started = time.monotonic()
     for given in sleepers:
         group.run(given)
     with pytest.raises(ValueError, match="1000 loop slots"):
         group.run(assignment("slots.add_async", {"left": 1}))
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= threads
     for given in sleepers:
         assert recorder.outcome(given).result == b'"slept"'
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert len(set(recorder.slots.values())) == 1000
 
 
@@ -72,7 +72,7 @@ def test_the_log_and_the_current_task_are_each_bodys_own(make: MakeSlots, record
 
 
 def test_the_soft_limit_cancels(make: MakeSlots, recorder: Recorder) -> None:
-    given = assignment("slots.sleep_async", soft_limit_ms=100, hard_limit_ms=60_000)
+    given = assignment("slots.sleep_async", soft_limit_ms=600, hard_limit_ms=60_000)
     outcome = run(make(), recorder, given)
     assert outcome.kind == "timeout"
     assert outcome.error is not None
@@ -107,13 +107,13 @@ def test_a_body_that_swallows_its_cancellation_is_given_up(
     make: MakeSlots, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     group = make(1, grace_seconds=0.2)
-    deaf = assignment("slots.swallow_async", {"seconds": 2}, soft_limit_ms=50)
+    deaf = assignment("slots.swallow_async", {"seconds": 4}, soft_limit_ms=400)
     outcome = run(group, recorder, deaf)
     assert outcome.kind == "timeout"
     assert group.stuck == 1
     assert "given up" in caplog.text
     assert run(group, recorder, assignment("slots.add_async", {"left": 1})).kind == "completed"
-    wait_until(lambda: group.stuck == 0, 10, "the old body's end")
+    wait_until(lambda: group.stuck == 0, 20, "the old body's end")
     assert len(recorder.outcomes[deaf.task_id]) == 1
 
 
@@ -127,7 +127,7 @@ def test_a_body_that_blocks_the_loop_is_reported_all_the_same(make: MakeSlots, r
 
     released = threading.Event()
     group = make(1, invoke=invoke, grace_seconds=0.2)
-    blocker = assignment("slots.add_async", {"left": 1}, hard_limit_ms=50)
+    blocker = assignment("slots.add_async", {"left": 1}, hard_limit_ms=400)
     try:
         outcome = run(group, recorder, blocker)
         assert outcome.kind == "timeout"
@@ -155,7 +155,7 @@ def test_closing_waits_and_then_gives_up(recorder: Recorder) -> None:
     group.run(long)
     recorder.await_progress(short)
     recorder.await_progress(long)
-    group.close(1.0)
+    group.close(2.0)
     assert recorder.outcome(short).kind == "completed"
     assert recorder.outcome(long).kind == "lost"
     assert not group.ready()

@@ -54,7 +54,7 @@ def test_children_are_made_when_they_are_first_used(make: MakeSlots, recorder: R
     group = make(3)
     wait_until(group.ready, description="a slot that is up")
     assert list(group.pids) == ["process-0"]
-    both = [assignment("slots.sleep", {"seconds": 0.2}) for _ in range(2)]
+    both = [assignment("slots.sleep", {"seconds": 1}) for _ in range(2)]
     for given in both:
         group.run(given)
     for given in both:
@@ -195,7 +195,7 @@ def test_forty_megabytes_of_output_are_cut_counted_and_harm_nobody(
     shared.run(given)
     # Meanwhile another child is served.
     assert result(run(shared, recorder, assignment("slots.add", {"left": 1}))) == 2
-    assert recorder.outcome(given).kind == "completed"
+    assert recorder.outcome(given, 120).kind == "completed"
     texts = recorder.texts(given)
     assert len(texts) <= 1001
     assert f"{40 * 1024 - (len(texts) - 1)} more log lines were dropped" in texts[-1]
@@ -260,7 +260,7 @@ def test_closing_runs_hooks_waits_for_bodies_and_kills_the_rest(
     recorder.await_progress(short)
     recorder.await_progress(long)
     pids = dict(group.pids)
-    group.close(1.0)
+    group.close(2.0)
     assert recorder.outcome(short).kind == "completed"
     assert recorder.outcome(long).kind == "lost"
     assert not any(alive(pid) for pid in pids.values())
@@ -269,7 +269,7 @@ def test_closing_runs_hooks_waits_for_bodies_and_kills_the_rest(
     with pytest.raises(ValueError, match="closed"):
         group.run(assignment("slots.who"))
     group.close(1.0)
-    assert set(threading.enumerate()) <= before
+    wait_until(lambda: set(threading.enumerate()) <= before, description="the end of its threads")
 
 
 def test_closing_before_a_child_is_up_hands_its_task_back(recorder: Recorder) -> None:

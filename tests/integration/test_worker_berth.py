@@ -16,8 +16,8 @@ from tests.support.workers import BODIES, working
 
 def test_a_kill_in_the_midst_of_a_drain_costs_no_attempt(redis_url: str, tmp_path: Path) -> None:
     """A grace period that was too short, as kubelets, systemd and Docker end it."""
-    settings = {"MODULES": BODIES, "WORKER_LEASE_SECONDS": 1, "WORKER_SLOTS": 2}
-    with working(redis_url, tmp_path, WORKER_LEASE_SECONDS=1, WORKER_DRAIN_SECONDS=60) as (worker, board):
+    settings = {"MODULES": BODIES, "WORKER_LEASE_SECONDS": 2, "WORKER_SLOTS": 2}
+    with working(redis_url, tmp_path, WORKER_LEASE_SECONDS=2, WORKER_DRAIN_SECONDS=60) as (worker, board):
         [task] = board.submit("box.nap", payload={"seconds": 60}, max_attempts=1)
         board.await_state([task], State.RUNNING)
         keys, name = board.keys, worker.id

@@ -133,7 +133,9 @@ def test_a_claim_of_the_waiters_thread_is_not_left_behind_by_the_stop(
     I expect it to wait for that claim, and to record what comes of it.
     """
     made, hand = pump("q")
-    wait_until(lambda: made._asleep and not made._queues["q"].hot, description="its sleep after its first turn")
+    wait_until(
+        lambda: made._asleep and not made._queues["q"].hot, description="its sleep after its first turn"
+    )
     put(connection, "q")
     about_to_claim, go_on = threading.Event(), threading.Event()
 

@@ -22,7 +22,7 @@ from tests.support.worker_process import ServiceProcess, children_of, lives
 from tests.support.workers import BODIES, working
 
 StartWorker = Callable[..., ServiceProcess]
-LEASE_SECONDS = 1.0
+LEASE_SECONDS = 2.0
 
 
 @pytest.fixture
@@ -155,5 +155,5 @@ def test_lost_wake_tokens_cost_a_moment_and_no_task(redis_url: str, tmp_path: Pa
         for _ in range(5):
             tasks += board.submit("thread.tell")
             board.connection.execute(Command("DEL", wake))
-        for record in board.await_end(tasks, 10):
+        for record in board.await_end(tasks, 30):
             assert record.state is State.COMPLETED

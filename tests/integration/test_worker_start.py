@@ -145,7 +145,7 @@ def test_told_to_stop_while_it_waits_for_redis_it_ends_well(
     waiting = worker(server.url, MODULES=BODIES)
     wait_until(lambda: "Next try in" in waiting.said, 60, "its line about Redis")
     waiting.term()
-    assert waiting.wait(15) == 0
+    assert waiting.wait(30) == 0
 
 
 def test_told_to_stop_while_it_imports_it_ends_well(worker: StartWorker, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_told_to_stop_while_it_imports_it_ends_well(worker: StartWorker, tmp_pat
     importing = worker(MODULES=path)
     wait_until((tmp_path / "importing").exists, 60, "its import")
     importing.term()
-    assert importing.wait(10) == 0
+    assert importing.wait(30) == 0
     assert "Traceback" not in importing.said
 
 
@@ -186,7 +186,7 @@ def test_told_to_stop_while_it_starts_it_ends_well_and_holds_nothing(
 
 def test_a_drain_lets_the_running_end_and_gives_the_rest_back(redis_url: str, tmp_path: Path) -> None:
     with working(redis_url, tmp_path, WORKER_SLOTS=2) as (worker, board):
-        running = board.submit("box.nap", 2, payload={"seconds": 2})
+        running = board.submit("box.nap", 2, payload={"seconds": 5})
         board.await_state(running, State.RUNNING)
         waiting = board.submit("box.nap", 4, payload={"seconds": 1.5})
         worker.term()
@@ -217,8 +217,8 @@ def test_a_second_signal_gives_everything_back_at_once(redis_url: str, tmp_path:
         wait_until(lambda: "Draining" in worker.said, 10, "its drain")
         begun = time.monotonic()
         worker.term()
-        assert worker.wait(30) == 0
-        assert time.monotonic() - begun < 15
+        assert worker.wait(50) == 0
+        assert time.monotonic() - begun < 40
         for record in board.records(tasks):
             assert (record.state, record.attempt) == (State.QUEUED, 0)
             assert [stop.cause for stop in record.interruptions] == ["shutdown"]
