@@ -25,7 +25,7 @@ from callboard.storage.connection import Connection
 from callboard.storage.embedded import EmbeddedServer
 from callboard.storage.operation import Command, Operation
 from callboard.submit import Submission, submit
-from callboard_api import waiting
+from callboard_api import waiting, wire
 from callboard_api.routes import tasks as task_routes
 from callboard_api.schemas import body as bodies
 from callboard_api.streams import listener
@@ -55,6 +55,7 @@ def size(count: int) -> str:
 LOGS = "callboard/broker/lua/logs.lua"
 LIMITS = {
     "payload": f"{size(submission.PAYLOAD_BYTES)} of JSON",
+    "request line and headers": f"{size(wire.HEAD_BYTES)}, {wire.HEAD_SECONDS:g} s to arrive",
     "request body": f"{size(bodies.SINGLE_BYTES)}; a batch {size(bodies.BATCH_BYTES)}",
     "tasks in a batch": f"{task_routes.MOST_IN_BATCH:,}",
     "nesting of a request body": f"{bodies.DEPTH} levels",
