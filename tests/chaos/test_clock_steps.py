@@ -63,7 +63,7 @@ def step(clock_file: Path, board: Board) -> Step:
         fresh = clock_file.with_suffix(".new")
         fresh.write_text(f"{seconds:+}", encoding="ascii")
         fresh.replace(clock_file)
-        wait_until(lambda: abs(now(board) - time.time() - seconds) < 0.5, 5, "libfaketime to take the step")
+        wait_until(lambda: abs(now(board) - time.time() - seconds) < 0.5, 20, "libfaketime to take the step")
         assert abs(now(board) - before) > 1.0
 
     return change
@@ -94,7 +94,7 @@ def test_a_step_of_the_clock_doubles_nothing_and_costs_nothing(
     for seconds in steps:
         step(seconds)
         # Work goes on at once.
-        board.await_end(board.submit("threads.quick", 5) + board.submit("boxes.quick", 5), 10)
+        board.await_end(board.submit("threads.quick", 5) + board.submit("boxes.quick", 5), 30)
     records = board.await_end(running, 30)
     assert {record.worker for record in records} == {busy.id}
     assert ledger.repeated() == {}
@@ -103,8 +103,8 @@ def test_a_step_of_the_clock_doubles_nothing_and_costs_nothing(
     assert {record.interruptions for record in records} == {()}
     assert board.faults() == []
     # Who is really dead is found out all the same.
-    [task] = board.submit("boxes.nap", payload={"seconds": 3.0})
-    wait_until(lambda: task in ledger.running(), 10, "the body")
+    [task] = board.submit("boxes.nap", payload={"seconds": 5.0})
+    wait_until(lambda: task in ledger.running(), 30, "the body")
     victim, heir = (busy, idle) if board.record(task).worker == busy.id else (idle, busy)
     killed = time.monotonic()
     victim.kill()

@@ -78,7 +78,7 @@ def test_maxmemory(
         for queue in ("threads", "boxes")
         for task in board.submit(f"{queue}.nap", 2, payload={"seconds": 5 * LEASE_SECONDS})
     ]
-    [stopped] = board.submit("boxes.nap", payload={"seconds": 60})
+    [stopped] = board.submit("boxes.nap", payload={"seconds": 300})
     wait_until(lambda: len(ledger.running()) == 5, 20, "five bodies")
     delayed = board.submit("threads.quick", 10, delay_ms=4_000)
     retried = board.submit("threads.fail", 3, payload={"times": 1}, delay_ms=4_000)
@@ -88,11 +88,12 @@ def test_maxmemory(
 
     hoard(board)
     made = fill(connection)
+    headers = {"Authorization": f"Bearer {KEY}"}
     with pytest.raises(StoreFull):
         connection.execute(Command("SET", "neighbour:more", _BIG))
     with (
         served_api(server.url, namespace, tmp_path / "api.log") as url,
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, trust_env=False) as http,
+        httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=30) as http,
     ):
         refused = http.post("/v1/tasks", json={"name": "threads.quick", "payload": {}})
         assert refused.status_code == 507, refused.text
@@ -104,7 +105,7 @@ def test_maxmemory(
 
     # A worker may start now, and the other one lose nothing.
     second = worker(slots=4, **settings).ready()
-    for record in board.await_end(long + delayed + retried + failed + talkers, 40):
+    for record in board.await_end(long + delayed + retried + failed + talkers, 60):
         assert record.state is (State.FAILED if record.id in failed else State.COMPLETED), record
         assert record.interruptions == ()
         assert record.attempt == (2 if record.id in retried else 1)

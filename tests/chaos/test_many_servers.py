@@ -53,12 +53,14 @@ def board_of(servers: Servers, namespace: str) -> Board:
     return Board(Connection(servers.url, namespace=namespace))
 
 
-def start_worker(services: Services, servers: Servers, ledger: Ledger) -> ServiceProcess:
+def start_worker(
+    services: Services, servers: Servers, ledger: Ledger, lease: float = LEASE_SECONDS
+) -> ServiceProcess:
     settings = {
         "MODULES": BODIES,
         "WORKER_SLOTS": 8,
         VARIABLE: ledger.path,
-        "WORKER_LEASE_SECONDS": LEASE_SECONDS,
+        "WORKER_LEASE_SECONDS": lease,
     }
     return services("callboard_worker", servers.url, **settings)
 
@@ -67,7 +69,8 @@ def test_the_doors_of_python(shared: Servers, namespace: str, services: Services
     """Submit, run, wait, look, cancel, retry, list, purge, with queues on every node."""
     board = board_of(shared, namespace)
     keys, run = board.keys, board.run
-    start_worker(services, shared, ledger).ready()
+    lease = 40.0
+    start_worker(services, shared, ledger, lease).ready()
     quick = [task for queue in ("threads", "boxes") for task in board.submit(f"{queue}.quick", 120)]
     naps = board.submit("loop.nap", 5, payload={"seconds": 0.1})
     delayed = board.submit("threads.quick", 5, delay_ms=500)
@@ -84,7 +87,8 @@ def test_the_doors_of_python(shared: Servers, namespace: str, services: Services
     asked = time.monotonic()
     assert board.cancel(sleeper) is False
     board.await_state([sleeper], State.CANCELLED)
-    assert time.monotonic() - asked < LEASE_SECONDS
+    # By the channel of its own, not when the lease is renewed, at every quarter.
+    assert time.monotonic() - asked < lease / 4
     board.await_state([failed], State.FAILED)
     run(control.retry(keys, failed))
     wait_until(
@@ -146,9 +150,10 @@ def test_the_door_of_http_and_the_clock(
     services("callboard_scheduler", shared.url).ready()
     schedule = Schedule(id="each", task="threads.quick", interval_seconds=1)
     board.run(timetable.create(board.keys, schedule))
+    headers = {"Authorization": f"Bearer {KEY}"}
     with (
         served_api(shared.url, namespace, tmp_path / "api.log") as url,
-        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, trust_env=False) as http,
+        httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=30) as http,
     ):
         body = {"name": "boxes.quick", "payload": {"number": 7}}
         accepted = http.post("/v1/tasks", json=body)
@@ -173,7 +178,7 @@ def test_the_door_of_http_and_the_clock(
 
 async def test_replicated_is_confirmed_by_a_replica_and_refused_without(own: Servers, namespace: str) -> None:
     """A replica has a task when its submit returns; without one, the task is stored and not confirmed."""
-    limits = SubmitLimits(confirmed_within_ms=1_000)
+    limits = SubmitLimits(confirmed_within_ms=20_000)
     blocking = Connection(own.url, namespace=namespace)
     awaited = AsyncConnection(own.url, namespace=namespace)
     # Queues on each of a cluster's nodes.
@@ -196,6 +201,10 @@ async def test_replicated_is_confirmed_by_a_replica_and_refused_without(own: Ser
 
     gone = replica_of(own, blocking.keys.queue("queue0").prefix)
     gone.kill()
+    # Whoever waits in vain waits to the end, once a queue: so few of each, and time for a slow replica.
+    limits = SubmitLimits(confirmed_within_ms=3_000)
+    without = [one for one in wanted if replica_of(own, blocking.keys.queue(one.queue).prefix) is gone]
+    wanted = [*without[:2], *(one for one in wanted if one not in without)]
     answers = [
         *blocking.run(submit(blocking.keys, wanted, limits)),
         *await awaited.run(submit(awaited.keys, wanted, limits)),

@@ -90,7 +90,6 @@ def test_nothing_outlives_its_runner(worker: StartWorker, board: Board, ledger: 
     assert {entry.pid for entry in ledger.entries()} <= family
     killed_at = time.monotonic()
     victim.kill()
-    wait_until(lambda: not any(map(lives, family)), 10, "the end of its children")
+    wait_until(lambda: not any(map(lives, family)), AGAIN_SECONDS / 3, "the end of its children")
     waited = time.monotonic() - killed_at
     print(f"{len(family)} processes below the runner ended {waited:.2f} s after it")
-    assert waited < 5.0

@@ -19,15 +19,10 @@ import pytest
 from callboard_api import store
 from tests.support.api_server import publish, running_api
 from tests.support.event_reader import EventReader
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class TestAway:

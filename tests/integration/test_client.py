@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from callboard.cli.ports import free_port
 from callboard.client import OLDEST, ApiUnreachable, AsyncClient, Client, Event, RequestRefused
 from callboard.errors import WaitTimeout
 from callboard.records import State
 from callboard.storage.connection import Connection
 from callboard_api.streams import cursor
+from tests.support.ports import free_port
 from tests.support.served_api import KEY, QUEUE, PlayedWorker, served_api
 from tests.support.waiting import wait_until
 
@@ -176,7 +176,7 @@ def test_a_bad_key(url: str) -> None:
 
 
 def test_nobody_there() -> None:
-    port = free_port("127.0.0.1", 0)
+    port = free_port()
     with Client(f"http://127.0.0.1:{port}") as client:
         with pytest.raises(ApiUnreachable, match="refused"):
             client.queues()
@@ -226,7 +226,7 @@ async def test_a_task_followed_by_the_loop(url: str, worker: PlayedWorker) -> No
 def test_a_stream_survives_a_restart_of_the_api(
     redis_url: str, shared: str, worker: PlayedWorker, tmp_path: Path
 ) -> None:
-    port = free_port("127.0.0.1", 0)
+    port = free_port()
     heard: list[Event] = []
     with Client(f"http://127.0.0.1:{port}", KEY) as client:
         with served_api(redis_url, shared, tmp_path / "first.log", port=port):

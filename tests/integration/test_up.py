@@ -18,11 +18,11 @@ from typing import Any
 import psutil
 import pytest
 
-from callboard.cli.ports import free_port
 from callboard.cli.supervisor import Plan, ServiceFailed, Supervisor
 from callboard.client import Client
 from callboard.records import State
 from callboard.storage.embedded import EmbeddedServer
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 TASKS = '''
@@ -50,7 +50,7 @@ class Up:
     def __init__(self, folder: Path, *words: str, **settings: str) -> None:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CALLBOARD_")},
-            "CALLBOARD_OPS_PORT": str(free_port("127.0.0.1", 0)),
+            "CALLBOARD_OPS_PORT": str(free_port()),
             "CALLBOARD_WORKER_LEASE_SECONDS": "2",
             "CALLBOARD_WORKER_SLOTS": "2",
             **{f"CALLBOARD_{name.upper()}": value for name, value in settings.items()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -91,7 +92,7 @@ class Board:
         )
 
     def await_state(self, task_ids: Iterable[str], state: State, timeout: float = 30.0) -> None:
-        """Wait until each of these exists and is in `state`."""
+        """Wait until each of these exists and is in `state`, whatever happens to Redis meanwhile."""
         left = list(task_ids)
 
         def arrived(task_id: str) -> bool:
@@ -99,7 +100,8 @@ class Board:
             return found is not None and found.state is state
 
         def all_there() -> bool:
-            left[:] = [task_id for task_id in left if not arrived(task_id)]
+            with suppress(StoreUnavailable):
+                left[:] = [task_id for task_id in left if not arrived(task_id)]
             return not left
 
         wait_until(all_there, timeout, f"all tasks to be {state}", poll=0.05)

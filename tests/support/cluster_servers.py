@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import redis
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 from redis.retry import Retry
 
 from tests.support.ports import free_port
@@ -207,7 +208,7 @@ class Cluster(Group):
 
     def primary_of(self, key: str) -> tuple[Node, Node]:
         """The node that serves `key`, and its replica."""
-        slot = int(self.nodes[-1].client.execute_command("CLUSTER", "KEYSLOT", key))
+        slot = key_slot(key.encode())
         number = next(n for n in range(3) if slot < (n + 1) * SLOTS // 3)
         return self.primaries[number], self.replicas[number]
 

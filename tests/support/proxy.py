@@ -14,6 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from callboard.storage.scripts import Script
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 Words = Sequence[bytes]
@@ -94,7 +95,8 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self.target = port
-        self.port = 0
+        # Kept while nobody listens on it.
+        self.port = free_port()
         #: Connections accepted so far.
         self.accepted = 0
         self._rules: list[Rule] = []
@@ -167,7 +169,6 @@ class Proxy:
     async def _listen(self) -> None:
         if self._server is None:
             self._server = await asyncio.start_server(self._welcome, "127.0.0.1", self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
 
     async def _cut(self) -> None:
         for link in list(self._links):

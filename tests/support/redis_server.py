@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from callboard.storage.embedded import EmbeddedServer, bundled_server
+from tests.support.ports import free_port
 
 
 def server_program(kind: str) -> Path:
@@ -37,4 +38,7 @@ def new_server(
     """
     # A primary would wait five seconds for more replicas before it sends the first one its data.
     chosen = {"repl-diskless-sync-delay": "0", **(config or {})}
-    return EmbeddedServer(data_dir, program=server_program(kind), persistent=persistent, config=chosen)
+    made = EmbeddedServer(data_dir, program=server_program(kind), persistent=persistent, config=chosen)
+    # One that nobody gets while the server is dead: not even a client that looks for it.
+    made.port = free_port()
+    return made

@@ -15,8 +15,8 @@ import msgpack
 from callboard.catalog.contract import Contract, contract_of
 from callboard.catalog.presence import Presence, show
 from callboard.catalog.published import publish
-from callboard.cli.ports import free_port
 from callboard.storage.connection import Connection
+from tests.support.ports import free_port
 from tests.support.tasks import turn
 from tests.support.waiting import wait_until
 
@@ -41,7 +41,7 @@ def served_api(
     redis_url: str, namespace: str, log: Path, *, port: int | None = None, key: str | None = KEY
 ) -> Iterator[str]:
     """`callboard serve api` on a free port until the block ends; its URL."""
-    port = port or free_port("127.0.0.1", 0)
+    port = port or free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("CALLBOARD_")},
         "CALLBOARD_REDIS_URL": redis_url,
@@ -57,7 +57,7 @@ def served_api(
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: _ready(url) or process.poll() is not None, 30, "the API's start")
+        wait_until(lambda: _ready(url) or process.poll() is not None, 60, "the API's start")
         assert process.poll() is None, log.read_text()
         yield url
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
@@ -82,7 +83,7 @@ class ServiceProcess:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return 0
 
     def ready(self, timeout: float = 60.0) -> ServiceProcess:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -64,13 +64,6 @@ def run_in_image(image: str, program: str, *words: str, env: dict[str, str] | No
     settings = [f"--env=CALLBOARD_{key}={value}" for key, value in (env or {}).items()]
     entry = f"--entrypoint={program}"
     return podman("run", "--rm", *CONFINED, "--memory=256m", *settings, entry, image, *words, timeout=120)
-
-
-def free_port() -> int:
-    """A port of loopback that nobody uses now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class Container:

@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from callboard.records.state import State
-from tests.cluster.images.containers import IMAGES, Container, container, free_port, run_in_image
+from tests.cluster.images.containers import IMAGES, Container, container, run_in_image
 from tests.support.board import Board
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 KEY = "a-key-for-the-tests-only"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 import urllib.request
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from tests.cluster.lab.certificates import make_certificates, write_kubeconfig
 from tests.cluster.lab.components import Components
 from tests.cluster.lab.tools import Tools
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 _AUDIT_POLICY = {
@@ -182,10 +182,3 @@ class ControlPlane:
                 return False
 
         wait_until(answers, timeout_seconds, f"{url} answers", poll=0.1)
-
-
-def free_port() -> int:
-    """A port on loopback that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -14,8 +14,9 @@ from typing import Any
 import yaml
 
 from tests.cluster.lab.components import Components
-from tests.cluster.lab.control_plane import ControlPlane, free_port
+from tests.cluster.lab.control_plane import ControlPlane
 from tests.cluster.lab.tools import ROOT, Tools
+from tests.support.ports import free_port
 
 NAMESPACE = "monitoring"
 #: What HPAs ask: of queues, and of pods.
