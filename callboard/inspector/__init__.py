@@ -2,10 +2,9 @@
 
 from callboard.inspector.queues import QueueView, queue, queue_names, queues
 from callboard.inspector.scaling import Scaling
-from callboard.inspector.tasks import Page, TaskFilter, find
+from callboard.inspector.tasks import Page, TaskFilter, find, get
 from callboard.inspector.workers import WorkerView, workers
 from callboard.records.log import LogLine, LogPage, logs
-from callboard.records.store import fetch as get
 
 __all__ = [
     "LogLine",

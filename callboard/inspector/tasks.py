@@ -6,12 +6,12 @@ import base64
 import json
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from callboard.errors import Invalid
 from callboard.inspector.queues import queue_names
-from callboard.records import store
+from callboard.records import ids, store
 from callboard.records.record import TaskRecord
 from callboard.records.state import State
 from callboard.storage.keys import Keys, QueueKeys
@@ -84,6 +84,21 @@ class _Place:
     buffer: deque[tuple[int, str]] = field(default_factory=deque)
 
 
+def get(keys: Keys, task_id: str) -> Operation[TaskRecord | None]:
+    """One record, whole; None for an id that is not known. Raises TaskNotFound for what cannot be an id."""
+    record = yield from store.fetch(keys, task_id)
+    if record is None or record.created_at:
+        return record
+    queue, local = ids.split(task_id)
+    created = yield Command("ZSCORE", keys.queue(queue).all, local)
+    return record if created is None else _dated(record, int(float(created)))
+
+
+def _dated(record: TaskRecord, created: int) -> TaskRecord:
+    """A record that cannot be read does not say when it was made; the set of all tasks does."""
+    return record if record.created_at else replace(record, created_at=created)
+
+
 def find(
     keys: Keys,
     wanted: TaskFilter,
@@ -127,7 +142,9 @@ def find(
 
 def _with_errors(keys: Keys, items: list[TaskRecord], history: bool) -> Operation[tuple[TaskRecord, ...]]:
     """A list tells why a task ended badly; that stands in its history, read only for those."""
-    bad = [(0, record.id) for record in items if record.state in (State.FAILED, State.CANCELLED)]
+    bad = [
+        (record.created_at, record.id) for record in items if record.state in (State.FAILED, State.CANCELLED)
+    ]
     if history or not bad:
         return tuple(items)
     found = yield from _fetch(keys, bad, history=True)
@@ -220,7 +237,7 @@ def _fetch(keys: Keys, batch: list[tuple[int, str]], history: bool) -> Operation
         locals_ = [batch[index][1].rpartition("_")[2] for index in indexes]
         found = yield from store.fetch_many(keys.queue(name), locals_, history=history)
         for index, record in zip(indexes, found, strict=True):
-            records[index] = record
+            records[index] = record and _dated(record, batch[index][0])
     return records
 
 

@@ -48,6 +48,17 @@ class TestOne:
         assert (task["state"], task["result"]) == ("completed", {"sum": 3})
         assert [attempt["outcome"] for attempt in task["attempts"]] == ["completed"]
 
+    @pytest.mark.parametrize("part", ["mutable", "immutable"])
+    def test_one_that_cannot_be_read_says_so_and_when_it_was_made(self, fresh: RunningApi, part: str) -> None:
+        made = fresh.submit()
+        queue = fresh.connection.keys.queue("sums")
+        fresh.connection.client.set(getattr(queue, part)(made["id"].removeprefix("sums_")), b"?garbage")
+        shown = fresh.task(made["id"])
+        [listed] = fresh.http.get("/v1/tasks").json()["items"]
+        for told in (shown, listed):
+            assert told["error"]["type"] == "UndecodableRecord"
+            assert told["created_at"] == made["created_at"]
+
     def test_an_etag_saves_the_body(self, api: RunningApi) -> None:
         task_id = api.submit()["id"]
         first = api.http.get(f"/v1/tasks/{task_id}")
