@@ -22,10 +22,12 @@ from dramatiq.results import backends as results
 
 import callboard
 from callboard.broker.broker import CallboardBroker
+from callboard.records.record import TaskRecord
 from callboard.storage import default
 from tests.conformance import hosts, source
 from tests.conformance.face import StubFace, keeping_exceptions
 from tests.conformance.suite import OF_THE_CLI, PACKAGE, Suite
+from tests.support.board import Board
 
 #: For what their backends keep under names of their own.
 _THEIR_DATABASE = 9
@@ -101,6 +103,13 @@ def stub_worker(stub_broker: StubFace) -> Iterator[Any]:
 def redis_worker(redis_broker: CallboardBroker) -> Iterator[Any]:
     """A running worker of `redis_broker`."""
     yield from _work(redis_broker)
+
+
+@pytest.fixture
+def record(redis_broker: CallboardBroker) -> Callable[[Any], TaskRecord]:
+    """The record of a message."""
+    board = Board(redis_broker.connection)
+    return lambda message: board.record(redis_broker.task_id(message))
 
 
 @pytest.fixture
