@@ -32,6 +32,14 @@ def test_a_file_is_one_noun_that_fits_in_a_head(path: Path) -> None:
     assert not NAMES_THAT_SAY_NOTHING & {part.removesuffix(path.suffix) for part in path.parts}
 
 
+def test_a_file_of_tests_is_as_small() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n")
+        for path in (ROOT / "tests").rglob("*.py")
+    }
+    assert {path: lines for path, lines in lengths.items() if lines > LONGEST_FILE_LINES} == {}
+
+
 def test_every_package_opens_with_what_it_is_for() -> None:
     silent = [
         str(path)
