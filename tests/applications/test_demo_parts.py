@@ -88,7 +88,7 @@ def test_a_page_in_another_charset_is_sent_in_it(site: Site) -> None:
 def test_the_endless_page_goes_on_until_the_reader_leaves(site: Site) -> None:
     received = 0
     with (
-        httpx.Client(trust_env=False) as client,
+        httpx.Client(trust_env=False, timeout=60) as client,
         client.stream("GET", f"{site.url}/foghorn.html") as answer,
     ):
         for piece in answer.iter_raw():

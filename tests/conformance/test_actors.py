@@ -156,7 +156,7 @@ def test_an_actor_may_ask_for_the_shutdown(redis_broker, host) -> None:
         running.set()
         try:
             for _ in range(1000):
-                time.sleep(0.01)
+                time.sleep(0.01)  # in steps: what is raised into a thread waits for the end of one
         except Shutdown:
             told.set()
             raise

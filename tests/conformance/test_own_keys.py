@@ -49,7 +49,7 @@ for _ in range(100):
     assert next(taken) is not None
 assert next(taken) is None, "more than the prefetch was taken"
 print("full", flush=True)
-time.sleep(600)
+time.sleep(600)  # with all of them in hand, until it is killed
 """
 
 

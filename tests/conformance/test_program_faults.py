@@ -111,7 +111,7 @@ def test_the_cli_goes_on_when_redis_comes_back(hosts: Hosts, program: Any, serve
     later = program.add.send_with_options(args=(1, 1), delay=1500)
     started(program, "through-start")
     server.kill()
-    wait_until(lambda: not server.alive, 10, "the server's death")
+    wait_until(lambda: not server.alive, 30, "the server's death")
     server.start()
     after = [program.add.send(number, 2) for number in range(10)]
     messages = [*before, through, later, *after]

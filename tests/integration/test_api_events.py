@@ -239,10 +239,10 @@ class TestEnds:
             wait_until(lambda: listening(api) == 2)
             api.ask_to_stop()
             for stream in streams:
-                stream.until_ended(5)
+                stream.until_ended(20)
                 assert stream.body == b"", "the end is in order"
                 stream.close()
-            assert api.joined(5)
+            assert api.joined(20)
 
     def test_a_reader_that_takes_nothing_is_dropped(self, api: RunningApi) -> None:
         with socket.create_connection(("127.0.0.1", api.port)) as stuck:

@@ -31,6 +31,12 @@ class TestWait:
             lambda: fresh.call_in_loop(lambda: sum(len(heard) for heard in bells._bells.values())) == 3,
             description="three waiters",
         )
+        wait_until(
+            lambda: fresh.call_in_loop(
+                lambda: all(bell.held.is_set() for heard in bells._bells.values() for bell in heard)
+            ),
+            description="a subscription that holds",
+        )
         ended = time.monotonic()
         fresh.hand.complete(task_id, 5)
         for waiter in waiters:
@@ -40,7 +46,7 @@ class TestWait:
             assert answer.status_code == 200
             assert answer.headers["preference-applied"] == "wait=30"
             assert answer.json()["result"] == 5
-            assert at - ended < 1.0
+            assert at - ended < 4.0, "it was told, and did not look again"
         wait_until(lambda: fresh.call_in_loop(lambda: not bells._bells), description="the waiters' leave")
 
     def test_at_the_end_of_the_time_it_is_202(self, api: RunningApi) -> None:
@@ -49,7 +55,7 @@ class TestWait:
         answer = api.http.get(f"/v1/tasks/{task_id}", headers={"Prefer": "respond-async, wait=1"})
         assert answer.status_code == 202
         assert answer.json()["state"] == "queued"
-        assert 0.9 < time.monotonic() - began < 5
+        assert 0.9 < time.monotonic() - began < 20
 
     def test_a_failed_task_has_ended_too(self, fresh: RunningApi) -> None:
         task_id = running_task(fresh)
@@ -87,14 +93,14 @@ class TestWait:
         waiter.start()
         wait_until(lambda: fresh.call_in_loop(lambda: bool(platform.completions._bells)))
         fresh.hand.complete(task_id)
-        waiter.join(10)
+        waiter.join(30)
         assert answers[0].status_code == 200
 
     def test_a_submit_that_waits_too_long_is_accepted_as_ever(self, fresh: RunningApi) -> None:
         body = {"name": "add", "payload": {"a": 1}}
         began = time.monotonic()
         answer = fresh.http.post("/v1/tasks", json=body, headers={"Prefer": "wait=1"})
-        assert 0.9 < time.monotonic() - began < 5
+        assert 0.9 < time.monotonic() - began < 20
         assert (answer.status_code, answer.json()["state"]) == (202, "queued")
         assert answer.headers["preference-applied"] == "wait=1"
         assert answer.headers["location"] == f"/v1/tasks/{answer.json()['id']}"
@@ -167,6 +173,6 @@ class TestWait:
             waiter.start()
             wait_until(lambda: api.call_in_loop(lambda: bool(api.platform.completions._bells)))
             api.ask_to_stop()
-            waiter.join(5)
+            waiter.join(20)
             assert answers[0].status_code == 202
-            assert api.joined(5)
+            assert api.joined(20)

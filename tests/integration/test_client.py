@@ -235,7 +235,7 @@ def test_a_stream_survives_a_restart_of_the_api(
             reader = threading.Thread(target=lambda: heard.extend(_until(stream, "task.cancelled")))
             reader.start()
             task = client.submit("build", {"month": "2026-11"})
-            wait_until(lambda: stream.cursor, 10, "the first event")
+            wait_until(lambda: stream.cursor, 30, "the first event")
         # While nobody serves, the task goes on.
         [claimed] = worker.claim()
         with served_api(redis_url, shared, tmp_path / "second.log", port=port):

@@ -6,6 +6,7 @@ proven in tests/cluster.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -217,7 +218,7 @@ async def test_how_queues_scale_and_what_limits_them(plane: Plane, tmp_path: Pat
             found[0] = (await scales.scalings()).get(queue)
             if found[0] == expected:
                 return
-            await _pause()
+            await asyncio.sleep(0.25)  # between two looks
         raise AssertionError(f"{queue}: {found[0]}, not {expected}")
 
     rest = Scaling(0, 0, None, "manual")
@@ -242,12 +243,6 @@ async def test_how_queues_scale_and_what_limits_them(plane: Plane, tmp_path: Pat
     plane.run("delete", "deployment,hpa", "--all")
     await becomes("mail", None)  # type: ignore[arg-type]
     await scales.close()
-
-
-async def _pause() -> None:
-    import asyncio
-
-    await asyncio.sleep(0.25)
 
 
 def test_the_api_shows_it(plane: Plane, redis_url: str, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_folder_outlives_a_change_of_server(tmp_path: Path) -> None:
             client.zadd("turns", {str(turn): turn})
             client.xadd("events", {"turn": turn})
             client.bgrewriteaof()
-            wait_until(lambda: not client.info("persistence")["aof_rewrite_in_progress"], 10, "the rewrite")
+            wait_until(lambda: not client.info("persistence")["aof_rewrite_in_progress"], 30, "the rewrite")
 
 
 def test_the_terminals_ctrl_c_does_not_reach_it(server: EmbeddedServer) -> None:
@@ -135,7 +135,7 @@ def test_a_server_whose_owner_was_killed_is_replaced(server_kind: str, tmp_path:
     os.kill(orphan, 0)
     with EmbeddedServer(tmp_path, program=program) as server, connect(server.url) as client:
         assert client.get("kept") == "yes"
-        wait_until(lambda: not alive(orphan), 5, "the orphan's end")
+        wait_until(lambda: not alive(orphan), 30, "the orphan's end")
 
 
 def alive(pid: int) -> bool:

@@ -71,7 +71,7 @@ def test_nothing_survives_a_killed_worker() -> None:
     started = [int(report) for report in told["reports"][-2:]]
     everybody = [*told["pids"], told["forkserver"], *started]
     assert len(set(everybody)) >= len(BUSY) + 3
-    wait_until(lambda: not any(alive(pid) for pid in everybody), 10, "the end of all")
+    wait_until(lambda: not any(alive(pid) for pid in everybody), 30, "the end of all")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_each_safeguard_suffices(tmp_path: Path, patch: str, tasks: list[tuple[s
     told = start_and_kill([str(tmp_path / "patch_kernel.py")], tasks)
     started = [int(report) for report in told["reports"] if report]
     everybody = [*told["pids"], *started]
-    wait_until(lambda: not any(alive(pid) for pid in everybody), 10, "the end of all")
+    wait_until(lambda: not any(alive(pid) for pid in everybody), 30, "the end of all")
 
 
 def test_a_copy_of_the_worker_keeps_nobody_alive() -> None:
@@ -100,7 +100,7 @@ def test_a_copy_of_the_worker_keeps_nobody_alive() -> None:
     try:
         everybody = [*told["pids"], told["forkserver"], int(told["reports"][1])]
         assert alive(told["fork"])
-        wait_until(lambda: not any(alive(pid) for pid in everybody), 10, "the end of all")
+        wait_until(lambda: not any(alive(pid) for pid in everybody), 30, "the end of all")
     finally:
         os.kill(told["fork"], signal.SIGKILL)
 
@@ -109,7 +109,7 @@ def test_bodies_may_fork_where_warnings_are_errors() -> None:
     """From Python 3.12 on a fork warns of other threads: a child has none, and neither has the forkserver."""
     told = start_and_kill([], BUSY, flags=("-W", "error"))
     everybody = [*told["pids"], *(int(report) for report in told["reports"] if report)]
-    wait_until(lambda: not any(alive(pid) for pid in everybody), 10, "the end of all")
+    wait_until(lambda: not any(alive(pid) for pid in everybody), 30, "the end of all")
 
 
 @pytest.fixture

@@ -176,13 +176,13 @@ def test_a_module_of_tasks_is_served_kept_running_and_stopped_in_order(
         wait_until(lambda: client.task(sleeper.id).state is State.RUNNING, 20, "the start")
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
-        wait_until(lambda: one.said("was ended by SIGKILL; starting it again"), 10, "the word of it")
+        wait_until(lambda: one.said("was ended by SIGKILL; starting it again"), 30, "the word of it")
         assert client.wait(sleeper.id, 60).result == 2
 
         # The embedded server too, and what it kept is still there.
         server = next(p for p in one.processes() if "valkey" in p.name() or "redis" in p.name())
         server.kill()
-        wait_until(lambda: one.said("the embedded server has died"), 10, "the word of it")
+        wait_until(lambda: one.said("the embedded server has died"), 30, "the word of it")
         assert client.wait(client.submit("double", {"n": 1}).id, 60).result == 2
         assert client.task(sleeper.id).state is State.COMPLETED
 
@@ -281,7 +281,7 @@ def test_a_service_that_cannot_start_stops_all(up: Callable[..., Up], folder: Pa
     other = up("tasks.py", "--port", "0", api_host="0.0.0.0")
     assert other.wait() == 2
     assert other.said("callboard: The api ended with exit code 2 while it was starting.")
-    wait_until(lambda: not (folder / ".callboard" / "server.sock").exists(), 10, "the server's end")
+    wait_until(lambda: not (folder / ".callboard" / "server.sock").exists(), 30, "the server's end")
 
 
 def test_a_redis_that_must_not_be_used_is_told_without_a_traceback_of_ours(
@@ -352,11 +352,11 @@ def test_the_supervisor_from_python(folder: Path, monkeypatch: pytest.MonkeyPatc
                 assert client.workers()[0].slots == 1
                 assert client.workers()[0].pid == one.worker_pids[0]
             one.restart_workers()
-            wait_until(lambda: one.worker_pids, 10, "the new worker")
+            wait_until(lambda: one.worker_pids, 30, "the new worker")
             started = [psutil.Process(pid) for pid in one.worker_pids]
             started += [child for process in started for child in process.children(recursive=True)]
         one.stop()
-    wait_until(lambda: gone(started), 10, "the end of what it started")
+    wait_until(lambda: gone(started), 30, "the end of what it started")
 
 
 def test_a_supervisor_whose_service_dies_at_the_start(

@@ -109,7 +109,7 @@ def test_each_line_comes_with_the_name(keep: Callable[..., Child], notes: Notes)
         signal.pause()
         """
     )
-    wait_until(lambda: notes.said("last without an end"), 10, "the last line")
+    wait_until(lambda: notes.said("last without an end"), 30, "the last line")
     told = [line for _, line in notes.lines]
     assert {name for name, _ in notes.lines} == {"thing"}
     assert told[:3] == ["one", "two", "three \ufffd"]
@@ -154,7 +154,7 @@ def test_stopping_waits_for_the_end_and_starts_nothing_again(
     keep: Callable[..., Child], notes: Notes
 ) -> None:
     child = keep(LOOP)
-    wait_until(lambda: notes.said("up"), 10, "the start")
+    wait_until(lambda: notes.said("up"), 30, "the start")
     pid = child.pid
     assert pid is not None
     stop(child)
@@ -169,9 +169,9 @@ def test_what_does_not_end_in_its_grace_is_killed(
     keep: Callable[..., Child], notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child = keep(DEAF)
-    wait_until(lambda: notes.said("up"), 10, "the start")
-    monkeypatch.setattr(child_module, "LAST_WORD_SECONDS", 0.3)
-    stop(child, 0.3)
+    wait_until(lambda: notes.said("up"), 30, "the start")
+    monkeypatch.setattr(child_module, "LAST_WORD_SECONDS", 1.0)
+    stop(child, 1.0)
     assert child.pid is None
     assert [line for _, line in notes.lines].count("not yet") == 2
     assert notes.said("does not end; killed")
@@ -189,11 +189,11 @@ def test_hurry_gives_a_second_signal_and_a_last_word(keep: Callable[..., Child],
         while True: signal.pause()
         """
     )
-    wait_until(lambda: notes.said("up"), 10, "the start")
+    wait_until(lambda: notes.said("up"), 30, "the start")
     hurry = threading.Event()
     stopping = threading.Thread(target=child.stop, args=(60, hurry))
     stopping.start()
-    wait_until(lambda: notes.said("asked"), 10, "the first signal")
+    wait_until(lambda: notes.said("asked"), 30, "the first signal")
     assert stopping.is_alive()
     hurry.set()
     stopping.join(10)
@@ -204,10 +204,10 @@ def test_hurry_gives_a_second_signal_and_a_last_word(keep: Callable[..., Child],
 
 def test_renewing_is_no_death(keep: Callable[..., Child], notes: Notes) -> None:
     child = keep(LOOP)
-    wait_until(lambda: notes.said("up"), 10, "the start")
+    wait_until(lambda: notes.said("up"), 30, "the start")
     former = child.pid
     child.renew(10)
-    wait_until(lambda: child.pid not in (None, former), 10, "the new process")
+    wait_until(lambda: child.pid not in (None, former), 30, "the new process")
     assert child.deaths == 0
     assert former is not None
     assert not alive(former)
@@ -218,7 +218,7 @@ def test_a_stop_between_two_lives_starts_nothing(
 ) -> None:
     monkeypatch.setattr(child_module, "FIRST_PAUSE_SECONDS", 60)
     child = keep("raise SystemExit(1)")
-    wait_until(lambda: notes.said("starting it again"), 10, "the death")
+    wait_until(lambda: notes.said("starting it again"), 30, "the death")
     stop(child)
     assert len(notes.seen) == 1
 
@@ -318,7 +318,7 @@ def test_a_signal_that_comes_before_the_guard_is_up_does_not_end_it() -> None:
 def test_a_guard_that_was_killed_does_not_stop_the_work() -> None:
     guard = Guard()
     os.kill(guard.pid, signal.SIGKILL)
-    wait_until(lambda: not alive(guard.pid), 5, "its end")
+    wait_until(lambda: not alive(guard.pid), 30, "its end")
     guard.watch(os.getpid(), "service")
     guard.forget(os.getpid())
     guard.close()

@@ -68,14 +68,14 @@ def test_queues_share_slots_and_the_first_has_precedence(
     second = board.submit("second.hold", 4)
     first = board.submit("first.hold", 4)
     runner(first={}, second={}).start()
-    wait_until(lambda: len(bodies.started) == 2, 10, "two bodies")
+    wait_until(lambda: len(bodies.started) == 2, 30, "two bodies")
 
     def have_started(count: int) -> bool:
         return len(bodies.started) == count
 
     for count in range(3, 9):
         bodies.let_go()
-        wait_until(partial(have_started, count), 10, "the next body")
+        wait_until(partial(have_started, count), 30, "the next body")
     assert set(bodies.started[:4]) == set(first)
     assert set(bodies.started[4:]) == set(second)
     assert bodies.peak[""] == 2
@@ -86,7 +86,7 @@ def test_a_queue_has_no_more_slots_than_it_declares(runner: MakeRunner, board: B
     tasks = board.submit("narrow.hold", 4) + board.submit("wide.hold", 6) + board.submit("loop.hold", 6)
     made = runner(3, narrow={"slots": 1}, wide={}, loop={"isolation": "loop", "slots": 5})
     made.start()
-    wait_until(lambda: len(bodies.started) == 8, 10, "three shared bodies and five on the loop")
+    wait_until(lambda: len(bodies.started) == 8, 30, "three shared bodies and five on the loop")
     assert {lane.busy for lane in made.dispatcher.lanes.values()} == {1, 2, 5}
     assert board.size("loop", State.QUEUED) == 1, "nothing is claimed that cannot start"
     assert board.size("wide", State.QUEUED) == 4
@@ -102,12 +102,12 @@ def test_a_queue_that_is_paused_while_others_run_is_left_alone(
     """What is held of it ends; nothing more is claimed; the other queue gets all the slots."""
     runner(first={}, second={}).start()
     [held] = board.submit("first.hold")
-    wait_until(lambda: bodies.started == [held], 10, "its body")
+    wait_until(lambda: bodies.started == [held], 30, "its body")
     board.run(control.pause(board.keys, "first"))
     waiting = board.submit("first.hold", 3)
     others = board.submit("second.hold", 3)
     bodies.let_go()
-    wait_until(lambda: len(bodies.started) == 3, 10, "two bodies of the other queue")
+    wait_until(lambda: len(bodies.started) == 3, 30, "two bodies of the other queue")
     assert set(bodies.started[1:]) <= set(others)
     assert board.states(waiting) == {"queued": 3}
     board.run(control.resume(board.keys, "first"))
@@ -120,13 +120,13 @@ def test_an_urgent_task_overtakes_what_waits(runner: MakeRunner, board: Board, b
     made.start()
     board.await_end(board.submit("q.quick", 400))
     [running] = board.submit("q.hold")
-    wait_until(lambda: bodies.started[-1] == running, 10, "its body")
+    wait_until(lambda: bodies.started[-1] == running, 30, "its body")
     waiting = board.submit("q.hold", 30)
     [urgent] = board.submit("q.hold", priority=0)
     # Some are held beyond the slot, for bodies were short so far; they go back when that was wrong.
-    wait_until(lambda: board.size("q", State.RUNNING) == 1, 10, "what was claimed too early to go back")
+    wait_until(lambda: board.size("q", State.RUNNING) == 1, 30, "what was claimed too early to go back")
     bodies.let_go()
-    wait_until(lambda: len(bodies.started) == 402, 10, "the next body")
+    wait_until(lambda: len(bodies.started) == 402, 30, "the next body")
     assert bodies.started[-1] == urgent
     bodies.let_all_go()
     board.await_end(waiting)
@@ -147,7 +147,7 @@ def test_what_waits_too_long_for_a_slot_goes_back(runner: MakeRunner, board: Boa
     wait_until(held_beyond_the_slots, 30, "a mean of bodies that no other process held up")
     count = len(bodies.started)
     long = board.submit("q.hold", 20)
-    wait_until(lambda: len(bodies.started) == count + 2, 10, "two long bodies")
+    wait_until(lambda: len(bodies.started) == count + 2, 30, "two long bodies")
     wait_until(lambda: board.size("q", State.QUEUED) == 18, 20, "the others to be given back")
     assert board.size("q", State.RUNNING) == 2
     waiting = [record for record in board.records(long) if record.state is State.QUEUED]
@@ -202,7 +202,7 @@ def test_a_renewal_that_crosses_its_tasks_end_leaves_nothing_behind(runner: Make
     made.start()
     [task] = board.submit("q.quick")
     board.await_end([task])
-    wait_until(lambda: not made.keeper._held, 5, "an empty hand")
+    wait_until(lambda: not made.keeper._held, 30, "an empty hand")
     # As a renewal does that was answered before the end was.
     made.keeper.hold("q", task.removeprefix("q_"), "1.n-1")
     assert made.keeper._renew()
@@ -216,7 +216,7 @@ def test_an_end_that_is_on_its_way_when_the_drain_gives_up_is_still_held(
     made = runner_of(board.connection, bodies, {"q": {}})
     made.start()
     [task] = board.submit("q.hold")
-    wait_until(lambda: bodies.started == [task], 10, "its body")
+    wait_until(lambda: bodies.started == [task], 30, "its body")
     under_way, go_on = threading.Event(), threading.Event()
     execute = board.connection.execute
 
@@ -245,9 +245,9 @@ def test_nothing_is_claimed_for_a_loop_that_is_blocked(
     made.start()
     board.await_end(board.submit("loop.quick"))
     board.submit("loop.block")
-    wait_until(lambda: len(bodies.started) == 2, 10, "the body that blocks")
+    wait_until(lambda: len(bodies.started) == 2, 30, "the body that blocks")
     board.submit("loop.quick", 3)
-    wait_until(lambda: made.room("loop") == 0, 10, "its refusal")
+    wait_until(lambda: made.room("loop") == 0, 30, "its refusal")
     late = board.submit("loop.quick", 3)
     [elsewhere] = board.submit("q.quick")
     board.await_end([elsewhere])
@@ -265,13 +265,13 @@ def test_a_loop_that_is_blocked_beyond_every_limit_fails_the_liveness_probe(
     made = runner(grace_seconds=0.2, loop={"isolation": "loop", "soft_limit": 1.5, "hard_limit": 1.5})
     made.start()
     [task] = board.submit("loop.block", max_attempts=1)
-    wait_until(lambda: bodies.started == [task], 10, "its body")
+    wait_until(lambda: bodies.started == [task], 30, "its body")
     assert made.live() is True
     [record] = board.await_end([task])
     assert (record.state, record.reason) == (State.FAILED, "timeout")
-    wait_until(lambda: made.live() == "a body that does not end holds the event loop", 10, "the probe")
+    wait_until(lambda: made.live() == "a body that does not end holds the event loop", 30, "the probe")
     bodies.let_all_go()
-    wait_until(lambda: made.live() is True, 10, "its recovery")
+    wait_until(lambda: made.live() is True, 30, "its recovery")
 
 
 def test_a_worker_whose_children_do_not_start_leaves_tasks_to_others(
@@ -310,8 +310,8 @@ def test_threads_that_are_all_stuck_fail_the_liveness_probe(
     made = runner(2, 0.1, q={"soft_limit": 0.2, "hard_limit": 0.2})
     made.start()
     tasks = board.submit("q.hold", 4, max_attempts=1)
-    wait_until(lambda: len(bodies.started) == 4, 10, "four bodies")
-    wait_until(lambda: "held by a body" in str(made.live()), 10, "the probe")
+    wait_until(lambda: len(bodies.started) == 4, 30, "four bodies")
+    wait_until(lambda: "held by a body" in str(made.live()), 30, "the probe")
     bodies.let_all_go()
     board.await_end(tasks)
-    wait_until(lambda: made.live() is True, 10, "its recovery")
+    wait_until(lambda: made.live() is True, 30, "its recovery")

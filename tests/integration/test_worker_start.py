@@ -214,7 +214,7 @@ def test_a_second_signal_gives_everything_back_at_once(redis_url: str, tmp_path:
         board.await_state(tasks, State.RUNNING)
         family = children_of(worker.pid)
         worker.term()
-        wait_until(lambda: "Draining" in worker.said, 10, "its drain")
+        wait_until(lambda: "Draining" in worker.said, 30, "its drain")
         begun = time.monotonic()
         worker.term()
         assert worker.wait(50) == 0
@@ -222,7 +222,7 @@ def test_a_second_signal_gives_everything_back_at_once(redis_url: str, tmp_path:
         for record in board.records(tasks):
             assert (record.state, record.attempt) == (State.QUEUED, 0)
             assert [stop.cause for stop in record.interruptions] == ["shutdown"]
-        wait_until(lambda: not any(map(lives, family)), 10, "the end of its children")
+        wait_until(lambda: not any(map(lives, family)), 30, "the end of its children")
         assert board.faults() == []
 
 

@@ -252,7 +252,7 @@ def die(how: str) -> None:
             time.sleep(60)
         case "close":
             os.closerange(3, 256)
-            time.sleep(60)
+            time.sleep(60)  # nobody can tell it anything any more
 
 
 @task(queue="slots", name="slots.hoard")
@@ -262,7 +262,7 @@ def hoard(megabytes: int, pause: float = 0.005, at_once: bool = False) -> int:
     kept = []
     for _ in range(megabytes):
         kept.append(bytearray(b"x") * (1024 * 1024))
-        time.sleep(pause)
+        time.sleep(pause)  # or it is through before anybody looks at its memory
     return len(kept)
 
 

@@ -60,7 +60,7 @@ class EventReader:
         """What a browser would send as Last-Event-ID."""
         return [frame.id for frame in self.frames if frame.id][-1]
 
-    def until(self, kind: str, count: int = 1, timeout: float = 10) -> Received:
+    def until(self, kind: str, count: int = 1, timeout: float = 60) -> Received:
         """Wait for the `count`-th event of this type."""
         wait_until(
             lambda: self.types.count(kind) >= count,
@@ -69,7 +69,7 @@ class EventReader:
         )
         return [frame for frame in self.events if frame.event == kind][count - 1]
 
-    def until_count(self, count: int, timeout: float = 10) -> None:
+    def until_count(self, count: int, timeout: float = 60) -> None:
         """Wait for so many events."""
         wait_until(
             lambda: len(self.events) >= count,
@@ -77,7 +77,7 @@ class EventReader:
             description=f"event number {count}; so far {self.types[-20:]}",
         )
 
-    def until_ended(self, timeout: float = 10) -> None:
+    def until_ended(self, timeout: float = 60) -> None:
         wait_until(lambda: self.ended, timeout=timeout, description="the stream's end")
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 def forked(body: Callable[[], object], holding: AbstractContextManager[Any] | None = None) -> int:
     """Fork while a thread is inside `holding`, run `body` in the child, and give the child's exit code.
 
-    0: the body's answer was true; 1: it was false; 2: it raised; -SIGALRM: it hung for 10 s.
+    0: the body's answer was true; 1: it was false; 2: it raised; -SIGALRM: it hung for 30 s.
     """
     inside, done = threading.Event(), threading.Event()
 
@@ -28,7 +28,7 @@ def forked(body: Callable[[], object], holding: AbstractContextManager[Any] | No
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(10)
+        signal.alarm(30)
         code = 2
         try:
             code = 0 if body() else 1

@@ -65,7 +65,7 @@ def served_api(
         raise
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def _ready(url: str) -> bool:

@@ -10,10 +10,16 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.01
+#: Only a failure takes so long, and a machine that stood still for a while is none.
+_TIMEOUT_SECONDS = 60.0
 
 
 def wait_until(
-    predicate: Callable[[], T], timeout: float = 10.0, description: str = "it", *, poll: float = _POLL_SECONDS
+    predicate: Callable[[], T],
+    timeout: float = _TIMEOUT_SECONDS,
+    description: str = "it",
+    *,
+    poll: float = _POLL_SECONDS,
 ) -> T:
     """Ask `predicate` again and again until its answer is truthy, and return that answer.
 
@@ -28,7 +34,11 @@ def wait_until(
 
 
 async def wait_until_async(
-    predicate: Callable[[], T], timeout: float = 10.0, description: str = "it", *, poll: float = _POLL_SECONDS
+    predicate: Callable[[], T],
+    timeout: float = _TIMEOUT_SECONDS,
+    description: str = "it",
+    *,
+    poll: float = _POLL_SECONDS,
 ) -> T:
     """`wait_until` that lets the event loop run."""
     deadline = time.monotonic() + timeout

@@ -152,7 +152,7 @@ def test_a_copy_that_a_body_forked_is_no_second_worker(
     before = children_of(worker.pid)
     record = run(board, f"{form}.twin")
     assert (record.state, record.result) == (State.COMPLETED, "parent")
-    wait_until(lambda: not any(map(lives, children_of(worker.pid) - before)), 10, "the end of the copy")
+    wait_until(lambda: not any(map(lives, children_of(worker.pid) - before)), 30, "the end of the copy")
     assert run(board, f"{form}.tell").state is State.COMPLETED
 
 

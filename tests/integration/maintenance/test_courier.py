@@ -134,7 +134,7 @@ def test_follow_ups_heed_the_mark_of_the_settings(
     tasks.accept(connection, "q2")
     marks = {"MEMORY_SUBMIT_PERCENT": "20", "MEMORY_FOLLOWUP_PERCENT": str(percent), "QUEUE_MAX_DEPTH": "1"}
     known = load({f"CALLBOARD_{name}": value for name, value in marks.items()})
-    wait_until(lambda: 0.3 < connection.run(pressure(connection)) < 0.9, 5, "half full")
+    wait_until(lambda: 0.3 < connection.run(pressure(connection)) < 0.9, 30, "half full")
     result = Courier(outbox.delivering(known)).run_once(connection, "q")
     assert result == (Delivered(1, 0) if arrives else Delivered(0, 1))
     assert waiting(connection) == (0 if arrives else 1)
@@ -155,7 +155,7 @@ def test_what_no_replica_has_stays_and_ends_the_step(connection: Connection) -> 
     assert waiting(connection) == 2
     # Its turn comes again when there is a replica, or when nobody asks for one.
     calm = Courier(outbox.deliver)
-    wait_until(lambda: calm.run_once(connection, "q").failed == waiting(connection), 10, "both delivered")
+    wait_until(lambda: calm.run_once(connection, "q").failed == waiting(connection), 30, "both delivered")
     assert tasks.size(connection, "q2", "queued") == 2
 
 
@@ -196,8 +196,8 @@ def test_a_nudge_delivers_without_the_lease(post: Post, connection: Connection) 
     try:
         put(connection, b"1")
         second.nudge("q")
-        wait_until(partial(bool, post.came), timeout=3, description="the delivery")
-        wait_until(lambda: post.came == [b"1"], timeout=3, description="the delivery")
+        wait_until(partial(bool, post.came), timeout=20, description="the delivery")
+        wait_until(lambda: post.came == [b"1"], timeout=20, description="the delivery")
     finally:
         first.stop()
         second.stop()

@@ -50,7 +50,8 @@ def test_one_process_at_a_time_holds_a_queue(connection: Connection, start: Star
     wait_until(lambda: second.ticks > 3, description="some rounds of the second")
     assert holder(connection) == "h1"
     first.stop()
-    assert holder(connection) is None, "given up at once, not after five seconds"
+    # Between the two looks the second may have followed.
+    assert holder(connection) in (None, "h2"), "given up at once, not after five seconds"
     wait_until(lambda: holder(connection) == "h2", description="the second to follow")
 
 

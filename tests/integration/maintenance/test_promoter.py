@@ -40,12 +40,17 @@ def test_delayed_tasks_become_ready_on_time_without_an_idle_worker(connection: C
     loops.start()
     try:
         wait_until(lambda: loops.ticks > 1, description="a first round")
-        [local] = tasks.accept(connection, "q", delay_ms=1500)
-        wait_until(lambda: tasks.size(connection, "q", "queued") == 1, description="the promotion")
-        record = tasks.record(connection, "q", local)
-        assert record.queued_at is not None
-        assert record.due_at is not None
+
+        def late_by(number: int) -> int:
+            [local] = tasks.accept(connection, "q", delay_ms=1500)
+            wait_until(lambda: tasks.size(connection, "q", "queued") == number, description="the promotion")
+            record = tasks.record(connection, "q", local)
+            assert record.queued_at is not None
+            assert record.due_at is not None
+            assert record.queued_at >= record.due_at
+            return record.queued_at - record.due_at
+
         # It polls once a second and sleeps to the moment from then on; the rest is this machine's load.
-        assert 0 <= record.queued_at - record.due_at < 500
+        assert any(late_by(number) < 150 for number in (1, 2, 3))
     finally:
         loops.stop()

@@ -135,7 +135,7 @@ def test_it_serves_and_stops(scheduler: Start, connection: Connection) -> None:
     wait_until(shown, description="figures")
     begun = clock.monotonic()
     assert process.end() == 0
-    assert clock.monotonic() - begun < 5
+    assert clock.monotonic() - begun < 15
     assert "Stopped." in process.said
     loops = connection.execute(Command("ZRANGE", connection.keys.queue("q").loops, 0, -1))
     assert loops == [], "its leases are given up"
@@ -183,7 +183,7 @@ def test_it_stops_in_time_without_redis(
     try:
         begun = clock.monotonic()
         assert process.end() == 0
-        assert clock.monotonic() - begun < 6
+        assert clock.monotonic() - begun < 15
     finally:
         if state == "frozen":
             os.kill(pid, signal.SIGCONT)

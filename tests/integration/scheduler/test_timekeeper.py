@@ -106,13 +106,16 @@ def test_it_sleeps_to_the_moment(connection: Connection, keeper: Timekeeper) -> 
     at = now_ms(connection) + 400
     put(connection, at=at)
     deadline = clock.monotonic() + 10
-    pause = keeper.tick()
-    while not fired(connection):
+    while True:
+        before = now_ms(connection)
+        pause = keeper.tick()
+        if fired(connection):
+            break
+        # A few ms for what is rounded. How late this machine wakes us from it is none of its doing.
+        assert before + pause * 1000 <= at + 20, "it would sleep past the moment"
         assert clock.monotonic() < deadline
         clock.sleep(pause)
-        pause = keeper.tick()
-    created = record(connection, f"q_{fired(connection)[0]}").created_at
-    assert at <= created < at + 300
+    assert record(connection, f"q_{fired(connection)[0]}").created_at >= at
 
 
 def test_edits_are_seen_by_the_next_tick(connection: Connection, keeper: Timekeeper) -> None:
