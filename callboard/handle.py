@@ -33,6 +33,18 @@ class TaskHandle:
         self.queue, self._local = ids.split(task_id)
         self._connection = connection
 
+    @classmethod
+    def accepted(cls, task_id: str, queue: str) -> TaskHandle:
+        """The handle of what was accepted in `queue` just now; its id is not looked into again."""
+        handle = cls.__new__(cls)
+        handle.id, handle.queue, handle._local, handle._connection = (
+            task_id,
+            queue,
+            task_id[len(queue) + 1 :],
+            None,
+        )
+        return handle
+
     def __repr__(self) -> str:
         return f"TaskHandle({self.id!r})"
 

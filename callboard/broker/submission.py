@@ -190,8 +190,8 @@ def submit(
         )
         answers = [(yield next(calls))] if len(chunks) == 1 else (yield ScriptCalls(calls))
         for chunk, answer in zip(chunks, answers, strict=True):
-            for index, (local, state, created) in zip(chunk, answer, strict=True):
-                replies[index] = reply_of(queue, local, state, created, limits)
+            for index, line in zip(chunk, answer.split(b"\n"), strict=True):
+                replies[index] = reply_of(f"{queue}_{named[index][0]}", line, limits)
         if limits.confirmed_within_ms and not (yield Confirmed(queue_keys.meta, limits.confirmed_within_ms)):
             for index in indexes:
                 reply = replies[index]
@@ -200,15 +200,17 @@ def submit(
     return [reply for reply in replies if reply is not None]
 
 
-def reply_of(queue: str, local: bytes, state: bytes, created: int, limits: SubmitLimits) -> Submitted:
-    """The answer that the script's reply for one task means."""
-    task_id = f"{queue}_{local.decode()}"
+def reply_of(task_id: str, line: bytes, limits: SubmitLimits) -> Submitted:
+    """The answer that the script's line for the task of this id means."""
+    state, created, *other = line.split(b" ")
+    if other:
+        task_id = f"{ids.queue_of(task_id)}_{other[0].decode()}"
     if state == b"full":
-        problem = QueueFull(f"Queue {queue!r} holds {limits.queue_depth} waiting tasks, as many as it may.")
-        return Submitted(task_id, State.PENDING, problem)
+        held = f"Queue {ids.queue_of(task_id)!r} holds {limits.queue_depth} waiting tasks, as many as it may."
+        return Submitted(task_id, State.PENDING, QueueFull(held))
     if state == b"deleted":  # a resend of a submit whose task has been deleted since
         return Submitted(task_id, State.CANCELLED)
-    return Submitted(task_id, _STATES[state], created_at=created or None)
+    return Submitted(task_id, _STATES[state], created_at=int(created) or None)
 
 
 def _by_queue(submissions: Sequence[Submission]) -> dict[str, list[int]]:

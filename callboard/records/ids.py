@@ -23,7 +23,8 @@ _PLAIN = re.compile(rb"[A-Za-z0-9.-]")
 _PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
 
 _lock = threading.Lock()
-_last = (0, 0)
+#: The milliseconds and the noise of the id before, and all of its text but the last pair.
+_last = (0, 0, "")
 #: An id must be nobody else's, and need not be a secret. Its own, for a program may seed the module's.
 _random = random.Random()
 
@@ -31,20 +32,29 @@ _random = random.Random()
 def new_local() -> str:
     """A ULID: 48 bits of milliseconds and 80 random ones, increasing within this process."""
     global _last  # noqa: PLW0603 - one sequence a process, guarded by the lock
-    ms = clock.now_ms()
+    now = clock.now_ms()
     with _lock:
-        if ms <= _last[0]:
-            ms, noise = _last[0], _last[1] + 1
+        ms, noise, stem = _last
+        if now > ms:
+            # A bit of head-room for the increments.
+            ms, noise, stem = now, _random.getrandbits(79), ""
         else:
-            noise = _random.getrandbits(79)  # a bit of head-room for the increments
-        _last = (ms, noise)
+            noise += 1
+        # Those of one millisecond differ in the last pair, nearly always.
+        if not stem or not noise & 1023:
+            stem = _stem(ms, noise)
+        _last = (ms, noise, stem)
+    return stem + _PAIRS[noise & 1023]
+
+
+def _stem(ms: int, noise: int) -> str:
     high, low = noise >> 40, noise & 0xFFFFFFFFFF  # small integers are quicker to shift
     pairs = _PAIRS
     return (
         f"{pairs[ms >> 40]}{pairs[ms >> 30 & 1023]}{pairs[ms >> 20 & 1023]}{pairs[ms >> 10 & 1023]}"
         f"{pairs[ms & 1023]}"
         f"{pairs[high >> 30]}{pairs[high >> 20 & 1023]}{pairs[high >> 10 & 1023]}{pairs[high & 1023]}"
-        f"{pairs[low >> 30]}{pairs[low >> 20 & 1023]}{pairs[low >> 10 & 1023]}{pairs[low & 1023]}"
+        f"{pairs[low >> 30]}{pairs[low >> 20 & 1023]}{pairs[low >> 10 & 1023]}"
     )
 
 
@@ -52,7 +62,7 @@ def _begin_anew() -> None:
     # A forked child would go on from the same number as its parent, and its task be taken for a resend. And
     # who held the lock is not there any more.
     global _last, _lock
-    _lock, _last = threading.Lock(), (0, 0)
+    _lock, _last = threading.Lock(), (0, 0, "")
     _random.seed()
 
 

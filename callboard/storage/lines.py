@@ -8,7 +8,10 @@ it is good is found by using it, and what fails is sent again as redis-py would.
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -90,7 +93,7 @@ class Lines:
             try:
                 line = self._free.pop()
             except IndexError:
-                return self._client.connection_pool.get_connection()
+                return _timed_below(self._client.connection_pool.get_connection())
             if line.pid == os.getpid():
                 return line
 
@@ -104,13 +107,15 @@ class Lines:
             return line.read_response()
 
         try:
-            return line.retry.call_with_retry(resend, lambda error: line.disconnect())
+            reply = line.retry.call_with_retry(resend, lambda error: line.disconnect())
         except redis.ResponseError:
             self._put_back(line)
             raise
         except BaseException:
             self._drop(line)
             raise
+        _timed_below(line)
+        return reply
 
     def _put_back(self, line: Any) -> None:
         if len(self._free) < self._most:
@@ -158,3 +163,15 @@ def _exchange(line: Any, packed: Sequence[bytes]) -> Any:
     if isinstance(reply, redis.ResponseError):
         raise reply
     return reply
+
+
+def _timed_below(line: Any) -> Any:
+    """`line`, the time-outs of its plain socket left to the system: Python's are a `poll` for each call."""
+    sock = getattr(line, "_sock", None)
+    if type(sock) is socket.socket and (seconds := sock.gettimeout()):
+        timeval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+        with suppress(OSError):  # a system that has them otherwise keeps Python's
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+            sock.settimeout(None)
+    return line

@@ -1,7 +1,8 @@
 """Lua scripts: loading, joining their fragments, hashing.
 
 A script lives beside its owner in a `lua` folder and names the fragments that it uses in its first line,
-`-- uses: keys, time, record`. Fragments stand in the same folder, or in the broker's.
+`-- uses: keys, time, record`. They come before it; those of a line `-- here: record` come in its place, for
+what few calls need. Fragments stand in the broker's folder.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _FUNCTION = re.compile(
     r"^local function (\w+)\((?:.*\bend(?: --.*)?\n|.*\n(?:[ \t].*\n|\n)*end\n)", re.MULTILINE
 )
 _WORD = re.compile(r"\w+")
-_INLINE = re.compile(r"^local ([A-Z_, ]+) = ([\d, ]+) -- inline.*$", re.MULTILINE)
+_INLINE = re.compile(r"^local ([A-Z_, ]+) = ([\d, ]+|'\\\d+') -- inline.*$", re.MULTILINE)
+_HERE = re.compile(r"^-- here: ([a-z_, ]+)$", re.MULTILINE)
 _FRAGMENTS = "callboard.broker"
 
 
@@ -42,7 +44,7 @@ def _text(package: str, name: str) -> str:
 
 
 def join(package: str, name: str, replacing: Mapping[str, str] | None = None) -> Script:
-    """The script `name` of `package` with its fragments in front.
+    """The script `name` of `package` with its fragments.
 
     `replacing` swaps fragments for other text by name; the property tests bring a clock of their own.
 
@@ -53,11 +55,12 @@ def join(package: str, name: str, replacing: Mapping[str, str] | None = None) ->
     first, _, _ = text.partition("\n")
     uses = _USES.match(first)
     fragments = uses.group(1).split(", ") if uses else []
-    parts = []
-    for fragment in fragments:
-        swapped = (replacing or {}).get(fragment)
-        parts.append(_text(_FRAGMENTS, fragment) if swapped is None else swapped)
-    source = _inline(shaken("\n".join([*parts, text])))
+
+    def texts(names: str) -> str:
+        return "\n".join((replacing or {}).get(one) or _text(_FRAGMENTS, one) for one in names.split(", "))
+
+    text = _HERE.sub(lambda found: texts(found[1]), text)
+    source = _inline(shaken(f"{texts(uses[1])}\n{text}" if uses else text))
     sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
     return Script(name, source, sha, flags="event" in fragments)
 

@@ -100,10 +100,11 @@ class Task(Generic[P, R, V]):
             return Prepared(self, {}).submit(*args, **kwargs)
         assert self.contract.adapter is not None
         encoded = self.contract.adapter.encode(self.payload_of(args, kwargs))
-        return _handle(self._blank_now().accept(encoded))
+        blank = self._blank_now()
+        return TaskHandle.accepted(blank.accept(encoded), blank.queue)
 
     def _blank_now(self) -> Blank:
-        connection, terms, limits = default.connection(), self.contract.terms(), _limits()
+        connection, terms, limits = default.connection(), self.contract.terms(), _both_limits()[0]
         if self._blank is not None:
             blank, made_for = self._blank
             if blank.connection is connection and made_for is terms and blank.limits is limits:
@@ -130,6 +131,9 @@ class Task(Generic[P, R, V]):
     def payload_of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any] | BaseModel:
         """The payload that a call with these arguments means. Raises InvalidPayload when none fits."""
         model = self.contract.payload
+        if model is None and args and not kwargs and len(args) <= len(self._positional):
+            # What bind_partial would find, at a tenth of its price.
+            return dict(zip(self._positional, args, strict=False))
         if model is not None:
             given = [*args, *kwargs.values()]
             return (
@@ -140,9 +144,6 @@ class Task(Generic[P, R, V]):
         return _only_named(self, args, kwargs) if not args else self._named(args, kwargs)
 
     def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-        if not kwargs and len(args) <= len(self._positional):
-            # What bind_partial would find, at a tenth of its price.
-            return dict(zip(self._positional, args, strict=False))
         try:
             bound = self._signature.bind_partial(*args, **kwargs)
         except TypeError as error:
@@ -210,12 +211,16 @@ _kept: tuple[Settings, tuple[SubmitLimits, SubmitLimits]] | None = None
 
 
 def _limits() -> SubmitLimits:
+    # What a running task goes on with was accepted with it, so it is refused last.
+    return _both_limits()[current_or_none() is not None]
+
+
+def _both_limits() -> tuple[SubmitLimits, SubmitLimits]:
     global _kept  # noqa: PLW0603 - what was made of the settings that hold, so that each submit need not
     known = default.configured()
     if _kept is None or _kept[0] is not known:
         _kept = known, limits_of(known)
-    # What a running task goes on with was accepted with it, so it is refused last.
-    return _kept[1][current_or_none() is not None]
+    return _kept[1]
 
 
 def _handles(replies: Sequence[Submitted]) -> list[TaskHandle]:

@@ -60,7 +60,7 @@ def test_it_submits_what_the_door_would(connection: Connection, base: Submission
     edges = (0, 20, 31, 32, 200, 255, 256, 65_400, 65_535, 65_536, PAYLOAD_BYTES - 8)
     for length in edges:
         payload = b'{"t":"' + b"x" * max(0, length - 8) + b'"}'
-        filled = look(connection, blank.accept(payload).id)
+        filled = look(connection, blank.accept(payload))
         [accepted] = connection.run(submit(connection.keys, [replace(base, payload=payload)]))
         door = look(connection, accepted.id)
         assert apart_from_when(filled) == apart_from_when(door)
@@ -73,13 +73,13 @@ def test_all_but_the_first_take_one_call_past_the_door(
     blank.accept(b"{}")
     monkeypatch.setattr(connection, "execute", None)
     before = connection.client.info("commandstats")["cmdstat_evalsha"]["calls"]
-    assert blank.accept(b"{}").state is State.QUEUED
+    blank.accept(b"{}")
     assert connection.client.info("commandstats")["cmdstat_evalsha"]["calls"] == before + 1
 
 
 def test_its_tasks_are_found_by_a_survey_and_counted_once(connection: Connection) -> None:
     blank = Blank(connection, PLAIN, NO_LIMITS)
-    ids = [blank.accept(b"{}").id for _ in range(50)]
+    ids = [blank.accept(b"{}") for _ in range(50)]
     assert len(set(ids)) == 50
     assert ids == sorted(ids)
     assert connection.client.smembers(connection.keys.queues) == {b"reports"}
@@ -101,10 +101,13 @@ def test_a_bad_base_is_refused_when_it_is_made(connection: Connection) -> None:
         Blank(connection, replace(PLAIN, queue="no queue"), NO_LIMITS)
 
 
-def test_a_full_queue_is_a_problem_in_the_answer(connection: Connection) -> None:
+def test_a_full_queue_takes_no_more(connection: Connection) -> None:
     blank = Blank(connection, PLAIN, SubmitLimits(queue_depth=2))
-    problems = [blank.accept(b"{}").problem for _ in range(4)]
-    assert [type(problem) for problem in problems] == [type(None), type(None), QueueFull, QueueFull]
+    accepted = {blank.accept(b"{}") for _ in range(2)}
+    for _ in range(2):
+        with pytest.raises(QueueFull, match="2 waiting tasks"):
+            blank.accept(b"{}")
+    assert len(accepted) == connection.client.zcard(connection.keys.queue("reports").state("queued")) == 2
 
 
 def test_a_server_that_has_forgotten_everything_gets_the_script_again(
@@ -114,9 +117,9 @@ def test_a_server_that_has_forgotten_everything_gets_the_script_again(
     blank = Blank(connection, PLAIN, NO_LIMITS)
     blank.accept(b"{}")
     connection.client.script_flush()
-    assert look(connection, blank.accept(b'{"n":1}').id).payload == {"n": 1}
+    assert look(connection, blank.accept(b'{"n":1}')).payload == {"n": 1}
     connection.client.client_kill_filter(_type="normal", skipme=True)
-    assert blank.accept(b"{}").state is State.QUEUED
+    assert look(connection, blank.accept(b"{}")).state is State.QUEUED
     connection.close()
 
 
@@ -126,14 +129,16 @@ def test_above_the_memory_limit_nothing_is_sent(
     server = start_server(config={"maxmemory": "32mb", "maxmemory-policy": "noeviction"})
     connection = Connection(server.url, namespace=namespace)
     blank = Blank(connection, PLAIN, SubmitLimits(memory_share=0.5))
-    assert blank.accept(b"{}").problem is None
+    blank.accept(b"{}")
     for _ in range(24):
         connection.client.rpush("filler", b"x" * 1_000_000)
     connection._gauge(connection.keys.queue("reports").prefix).forget()
-    assert isinstance(blank.accept(b"{}").problem, StoreFull)
+    with pytest.raises(StoreFull):
+        blank.accept(b"{}")
+    assert connection.client.zcard(connection.keys.queue("reports").state("queued")) == 1
     connection.client.delete("filler")
     connection._gauge(connection.keys.queue("reports").prefix).forget()
-    assert blank.accept(b"{}").problem is None
+    blank.accept(b"{}")
     connection.close()
 
 
@@ -142,4 +147,4 @@ def test_where_no_line_is_to_be_had_it_goes_the_long_way(connection: Connection,
     other = Connection(connection.address.url, namespace=namespace, client=shared)
     blank = Blank(other, PLAIN, NO_LIMITS)
     blank.accept(b"{}")
-    assert look(connection, blank.accept(b'{"n":2}').id).payload == {"n": 2}
+    assert look(connection, blank.accept(b'{"n":2}')).payload == {"n": 2}

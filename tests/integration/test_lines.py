@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from callboard import configure
+from callboard import clock, configure
 from callboard.storage import default
 from callboard.storage.address import Address
 from callboard.storage.connection import Connection
@@ -44,6 +44,23 @@ def _id(lines: Lines) -> int:
 
 def test_one_connection_serves_call_after_call(lines: Lines) -> None:
     assert len({_id(lines) for _ in range(10)}) == 1
+
+
+def test_a_server_that_does_not_answer_is_given_up_in_time(redis_url: str) -> None:
+    made = Address.parse(redis_url).client(socket_timeout=0.25, resends=0)
+    assert isinstance(made, redis.Redis)
+    lines = Lines(made)
+    for _ in range(2):  # the second on a connection made anew
+        assert _id(lines)
+        [line] = lines._free
+        assert line._sock.gettimeout() is None  # the system's time-out, not Python's
+        began = clock.monotonic()
+        with pytest.raises((redis.ConnectionError, redis.TimeoutError)):
+            lines.call(("BLPOP", "nothing", 30))
+        assert 0.2 < clock.monotonic() - began < 10
+        assert not lines._free
+    lines.hang_up()
+    made.close()
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
@@ -87,7 +104,7 @@ def test_an_exception_in_mid_reply_does_not_hand_the_reply_to_the_next_call(line
         lines.call(("PING",))  # connected before the exception comes
         started.set()
         try:
-            lines.call(("BLPOP", "nothing:here", 0.3))
+            lines.call(("BLPOP", "nothing:here", 1.5))
             lines.call(("PING",))
             ended.append(None)
         except BaseException as error:
@@ -99,7 +116,7 @@ def test_an_exception_in_mid_reply_does_not_hand_the_reply_to_the_next_call(line
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt)
     )
-    thread.join(5)
+    thread.join(20)
     assert isinstance(ended[0], KeyboardInterrupt)
     assert lines.call(("ECHO", "mine")) == b"mine"
 

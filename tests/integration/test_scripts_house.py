@@ -76,8 +76,8 @@ def test_a_fragment_is_used_and_does_nothing_by_itself(path: Path) -> None:
 
 
 def uses(path: Path) -> list[str]:
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.removeprefix("-- uses: ").split(", ") if first.startswith("-- uses: ") else []
+    named = re.findall(r"^-- (?:uses|here): (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return [fragment for names in named for fragment in names.split(", ")]
 
 
 @scripts

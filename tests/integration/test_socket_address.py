@@ -22,9 +22,9 @@ def test_every_door_works_over_a_socket(start_server: Callable[..., EmbeddedServ
         pytest.skip("the folder for temporary files has too long a name for a socket")
     connection = Connection(url, namespace=namespace)
     blank = Blank(connection, TASK, SubmitLimits())
-    ids = {blank.accept(b"{}").id for _ in range(2)}
+    ids = {blank.accept(b"{}") for _ in range(2)}
     connection.client.client_kill_filter(_type="normal", skipme=True)
-    ids.add(blank.accept(b"{}").id)
+    ids.add(blank.accept(b"{}"))
     wake = connection.keys.queue("q").wake
     with connection.blocking(1) as client:
         assert client.blpop([wake], 1) == (wake.encode(), b"1")

@@ -200,8 +200,12 @@ class ScriptedQueue:
             reply = self.call(request.script.name, *request.args)
 
     def submit(self, *tasks: NewTask, depth: int = 0) -> list[tuple[str, str]]:
-        reply = self.call("submit", depth, *(task.pack() for task in tasks))
-        return [(id, state) for id, state, _created in reply]
+        lines = self.call("submit", depth, *(task.pack() for task in tasks)).split("\n")
+        answers = []
+        for task, line in zip(tasks, lines, strict=True):
+            state, _created, *other = line.split(" ")
+            answers.append((other[0] if other else task.id, state))
+        return answers
 
     def turn(
         self, want: int = 0, *operations: bytes, worker: str = "w1", nonce: str | None = None,

@@ -21,7 +21,7 @@ def value(local: str) -> int:
 
 def test_ours_are_ulids_of_the_time_they_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "now_ms", lambda: 4_000_000_000_000)
-    monkeypatch.setattr(ids, "_last", (0, 0))
+    monkeypatch.setattr(ids, "_last", (0, 0, ""))
     first, second = ids.new_local(), ids.new_local()
     assert len(first) == 26
     assert value(first) >> 80 == 4_000_000_000_000
@@ -32,16 +32,24 @@ def test_ours_are_ulids_of_the_time_they_were_made(monkeypatch: pytest.MonkeyPat
 def test_every_bit_of_an_id_has_its_place(monkeypatch: pytest.MonkeyPatch, noise: int) -> None:
     monkeypatch.setattr(clock, "now_ms", lambda: 1)
     for ms in (1, 2**48 - 1, 0x5555_5555_5555):
-        monkeypatch.setattr(ids, "_last", (ms, noise))
+        monkeypatch.setattr(ids, "_last", (ms, noise, ""))
         assert value(ids.new_local()) == ms << 80 | (noise + 1)
 
 
 def test_ids_grow_when_the_clock_stands_or_steps_back(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([5000, 5000, 4000, 5001, 5001])
     monkeypatch.setattr(clock, "now_ms", lambda: next(times))
-    monkeypatch.setattr(ids, "_last", (0, 0))
+    monkeypatch.setattr(ids, "_last", (0, 0, ""))
     made = [ids.new_local() for _ in range(5)]
     assert made == sorted(set(made))
+
+
+def test_in_one_millisecond_they_count_upwards_through_every_carry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "now_ms", lambda: 7)
+    monkeypatch.setattr(ids, "_last", (7, 2**20 - 1500, ""))
+    made = [value(ids.new_local()) for _ in range(3000)]
+    assert made == list(range(made[0], made[0] + 3000))
+    assert made[-1] > (7 << 80) + 2**20
 
 
 def test_threads_share_one_sequence() -> None:
@@ -83,7 +91,7 @@ def _of_a_child() -> str:
 
 def test_a_forked_child_makes_other_ids_than_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     """In one millisecond, or after a step back of the clock, both once counted on from the same number."""
-    monkeypatch.setattr(ids, "_last", (clock.now_ms() + 60_000, 7))
+    monkeypatch.setattr(ids, "_last", (clock.now_ms() + 60_000, 7, ""))
     assert len({_of_a_child(), _of_a_child(), ids.new_local()} - {""}) == 3
 
 

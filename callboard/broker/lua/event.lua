@@ -1,7 +1,7 @@
 -- Fragment: what eyes see. One stream entry a transition, `type US id US name US owner US attempt US state
 -- US reason US extra` (US = \31), and a message on `done:ID` when a task ends. Nothing that must happen
 -- depends on either. ARGV[1] is "FULL:KEEP": FULL = 1 when memory is above 90% (no entry), KEEP the length.
-local events_full, events_keep = string.match(ARGV[1], '^(%d):(%d+)$')
+local events_full, events_keep = string.sub(ARGV[1], 1, 1), string.sub(ARGV[1], 3)
 local EVENTS = P .. 'events'
 
 local function tell(entry)

@@ -25,8 +25,11 @@ local function fair_key(f, p, key)
   if not entry then
     local raw = call('HGET', P .. 'fair:' .. p, key)
     if raw then
-      local tail, served, n = string.match(raw, '^(%d+) (%d+) (%d+)$')
-      entry = { tail + 0, served + 0, n + 0 }
+      -- At half the price of a pattern; what is no number fails here.
+      local first = string.find(raw, ' ', 1, true)
+      local second = string.find(raw, ' ', first + 1, true)
+      entry = { string.sub(raw, 1, first - 1) + 0, string.sub(raw, first + 1, second - 1) + 0,
+        string.sub(raw, second + 1) + 0 }
     else
       entry = { 0, 0, 0 }
     end

@@ -11,7 +11,7 @@ local PROGRESS, PROGRESS_SEQ, LOG_LINES, LOG_BYTES, LOG_SEQ = 24, 25, 26, 27, 28
 local OPTIONS, NONCE, RUNS, MISSES, HISTORY, REPLAY = 29, 30, 31, 32, 33, 34 -- inline
 local FIELDS = 34 -- inline
 
-local RECORD_VERSION = '\1'
+local RECORD_VERSION = '\1' -- inline
 -- Each state's set is P .. state. One table for both questions: nil is no state.
 local TERMINAL = { pending = false, queued = false, running = false, completed = true, failed = true, cancelled = true }
 

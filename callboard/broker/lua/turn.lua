@@ -1,4 +1,4 @@
--- uses: keys, time, record, fair, event, wake, history, ending, logs, finishing, claiming
+-- uses: keys, time, record, fair, event, wake, park, history, ending, logs, finishing, claiming
 -- One turn of a worker: record what is done, then claim what is next. Due tasks are promoted on the way.
 --
 -- KEYS[1]  the queue's prefix
