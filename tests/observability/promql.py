@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 RULES = sorted((ROOT / "deploy" / "prometheus" / "rules").glob("*.yaml"))
 MONITORING_PAGE = ROOT / "docs" / "kubernetes" / "monitoring.md"
 
-_KEYWORDS = {"and", "or", "unless", "on", "ignoring", "by", "without", "bool", "group_left", "group_right"}
+_KEYWORDS = {
+    "and", "or", "unless", "on", "ignoring", "by", "without", "bool", "group_left", "group_right", "offset",
+}  # fmt: skip
 #: What Grafana puts in for its variables, so that a query is PromQL.
 _GRAFANA = {"$__rate_interval": "5m", "$__range": "1h", "$namespace": "callboard", "$queue": ".*"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -113,6 +114,49 @@ def test_panels_are_explained_and_do_not_overlap(path: Path) -> None:
         assert not cells & places, panel["title"]
         places |= cells
     assert all(one["gridPos"]["y"] <= other["gridPos"]["y"] for one, other in pairwise(shown))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_lines_can_be_told_apart(path: Path) -> None:
+    """The SDK's own defaults hide every legend."""
+    charts = [panel for panel in panels(path) if panel["type"] == "timeseries"]
+    assert charts
+    for panel in charts:
+        assert panel["options"]["legend"]["showLegend"], panel["title"]
+        assert panel["options"]["tooltip"]["mode"] == "multi", panel["title"]
+        assert all(target["legendFormat"] for target in panel["targets"]), panel["title"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_the_runbooks_that_panels_name_exist(path: Path) -> None:
+    named = {page for panel in panels(path) for page in re.findall(r"Runbook: (\S+)$", panel["description"])}
+    assert named
+    assert [page for page in sorted(named) if not (ROOT / page).is_file()] == []
+
+
+def test_the_first_event_of_a_counter_is_seen(tmp_path: Path) -> None:
+    """A counter with labels is born at 1 with it: `increase` by itself sees nothing happen."""
+    query = concrete(queries(ROOT / "deploy" / "grafana" / "autoscaling.json")["Claims lost / A"])
+    series = 'callboard_lease_losses_total{namespace="callboard", queue="mail", instance="a"}'
+
+    def sample(value: float) -> list[dict[str, object]]:
+        return [{"labels": '{queue="mail"}', "value": value}]
+
+    case = {
+        "interval": "1m",
+        # Born at ten minutes; not scraped from half an hour on, for twenty minutes.
+        "input_series": [{"series": series, "values": "_x9 1+0x20 _x19 1+0x20"}],
+        "promql_expr_test": [
+            {"expr": query, "eval_time": "8m", "exp_samples": []},
+            {"expr": query, "eval_time": "10m", "exp_samples": sample(1)},
+            {"expr": query, "eval_time": "25m", "exp_samples": sample(0)},
+            {"expr": query, "eval_time": "49m", "exp_samples": []},
+            {"expr": query, "eval_time": "51m", "exp_samples": sample(0)},
+        ],
+    }
+    (tmp_path / "first.yaml").write_text(yaml.safe_dump({"tests": [case]}), encoding="utf-8")
+    done = promtool("test", "rules", tmp_path / "first.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
