@@ -43,8 +43,8 @@ def test_tasks_do_not_need_the_api_server(
             nodes = ("node", "--all", "--timeout=60s")
             cluster.kubectl("wait", "--for=condition=Ready", *nodes)
             release.wait_for_replicas("worker-naps", 2, 60)
-        # Four slots of 3 s make 80 naps a minute: the same as before and after.
-        assert last - first > 60, f"only {last - first} tasks began in {_AWAY_SECONDS} s"
+        # Four slots of 3 s make 80 naps a minute where nothing else is done; who stopped would show.
+        assert last - first > 50, f"only {last - first} tasks began in {_AWAY_SECONDS} s"
         wait_until(lambda: in_hand(client) == 0, 60, "the queue is empty", poll=0.5)
         assert faults(client, tide.ids, ledger.starts()) == []
     assert _lives(release) == before, "a pod was replaced or restarted"

@@ -104,7 +104,7 @@ def test_the_worker_drains(store: dict[str, str], board: Board) -> None:
     settings = {**store, "APPS": "none", "MODULES": "bodies", "WORKER_SLOTS": "1"}
     with container(IMAGES["worker"], settings, memory="256m", mounts=BODIES) as running:
         running.await_ready()
-        first, second = board.submit("bodies.steady", 2, payload={"seconds": 3})
+        first, second = board.submit("bodies.steady", 2, payload={"seconds": 8})
         wait_until(
             lambda: board.record(first).progress or board.record(second).progress, 20, "the first to run"
         )
