@@ -56,11 +56,12 @@ def left_running(tmp_path: Path) -> list[str]:
     found = []
     for process in psutil.process_iter():
         try:
-            words = [*process.cmdline(), process.cwd(), *process.environ().values()]
+            command = process.cmdline()
+            words = [*command, process.cwd(), *process.environ().values()]
         except psutil.Error:
-            continue
+            continue  # it has just ended
         if process.pid != os.getpid() and any(str(tmp_path) in word for word in words):
-            found.append(" ".join(process.cmdline()))
+            found.append(" ".join(command))
     return found
 
 
@@ -82,7 +83,7 @@ def test_the_demo_ends_well(demo: subprocess.Popen[str], tmp_path: Path) -> None
         assert str(page.expect.fields.get("title", page.expect.says)) in row
     assert re.search(r"^ */timetable\.html +completed +[3-5] \(.*503, .*503.*\)", table, re.MULTILINE)
     assert re.search(r"^ */ferry-log\.html +completed +(2 \(lost\)|1 \(lease expired\))", table, re.MULTILINE)
-    assert left_running(tmp_path) == []
+    wait_until(lambda: left_running(tmp_path) == [], 10, "the end of every process")
     assert not list(tmp_path.glob("callboard-demo-*"))
     assert not (tmp_path / ".callboard").exists()
 
