@@ -25,25 +25,16 @@ _LOOK_AGAIN_SECONDS = 5.0
 class TaskHandle:
     """One task, by id. Methods block; those with an `a` in front are awaited instead.
 
-    Raises TaskNotFound for what cannot be a task id; whether the task exists shows in use.
+    Raises TaskNotFound for what cannot be a task id; whether the task exists shows in use. With `queue`, from
+    the answer to a submit, the id is not looked into again.
     """
 
-    def __init__(self, task_id: str, connection: Connection | None = None) -> None:
+    def __init__(
+        self, task_id: str, connection: Connection | None = None, *, queue: str | None = None
+    ) -> None:
         self.id = task_id
-        self.queue, self._local = ids.split(task_id)
+        self.queue, self._local = (queue, task_id[len(queue) + 1 :]) if queue else ids.split(task_id)
         self._connection = connection
-
-    @classmethod
-    def accepted(cls, task_id: str, queue: str) -> TaskHandle:
-        """The handle of what was accepted in `queue` just now; its id is not looked into again."""
-        handle = cls.__new__(cls)
-        handle.id, handle.queue, handle._local, handle._connection = (
-            task_id,
-            queue,
-            task_id[len(queue) + 1 :],
-            None,
-        )
-        return handle
 
     def __repr__(self) -> str:
         return f"TaskHandle({self.id!r})"

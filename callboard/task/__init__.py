@@ -101,7 +101,7 @@ class Task(Generic[P, R, V]):
         assert self.contract.adapter is not None
         encoded = self.contract.adapter.encode(self.payload_of(args, kwargs))
         blank = self._blank_now()
-        return TaskHandle.accepted(blank.accept(encoded), blank.queue)
+        return TaskHandle(blank.accept(encoded), queue=blank.queue)
 
     def _blank_now(self) -> Blank:
         connection, terms, limits = default.connection(), self.contract.terms(), _both_limits()[0]

@@ -116,18 +116,18 @@ async def anap(seconds: float) -> str:
     return await _anap(seconds)
 
 
-@in_both(retries=0, soft_limit=0.3, hard_limit=20)
+@in_both(retries=0, soft_limit=0.8, hard_limit=20)
 def soft(seconds: float) -> str:
     """Sleep beyond the soft limit."""
     return _nap(seconds)
 
 
-@on_loop(retries=0, soft_limit=0.3, hard_limit=20)
+@on_loop(retries=0, soft_limit=0.8, hard_limit=20)
 async def asoft(seconds: float) -> str:
     return await _anap(seconds)
 
 
-@in_both(retries=1, soft_limit=0.2, hard_limit=0.4)
+@in_both(retries=1, soft_limit=0.6, hard_limit=0.9)
 def stubborn(seconds: float = 5.0) -> str:
     """Sleep on, whatever is asked."""
     end = time.monotonic() + seconds
@@ -140,7 +140,7 @@ def stubborn(seconds: float = 5.0) -> str:
     return "slept"
 
 
-@on_loop(retries=1, soft_limit=0.2, hard_limit=0.4)
+@on_loop(retries=1, soft_limit=0.6, hard_limit=0.9)
 async def astubborn(seconds: float = 5.0) -> str:
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -103,14 +103,14 @@ def test_the_soft_limit_lets_a_body_tidy_up(board: Board, form: str) -> None:
     assert (record.state, record.reason) == (State.FAILED, "timeout")
     assert record.error is not None
     assert record.error["type"] == "SoftLimitExceeded"
-    assert "0.3 s" in record.error["message"]
+    assert "0.8 s" in record.error["message"]
     assert outcomes(record) == ["timeout"]
     assert any("tidied" in line for line in lines(board, record.id))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_hard_limit_ends_what_heeds_nothing_and_the_attempt_is_spent(board: Board, form: str) -> None:
-    record = run(board, f"{form}.stubborn", {"seconds": 2}, max_attempts=2)
+    record = run(board, f"{form}.stubborn", {"seconds": 4}, max_attempts=2)
     assert (record.state, record.reason) == (State.FAILED, "timeout")
     assert record.error is not None
     assert record.error["type"] == "HardLimitExceeded"
@@ -161,13 +161,11 @@ def test_a_copy_that_a_body_forked_is_no_second_worker(
 
 def test_a_thousand_sleepers_share_one_loop(board: Board) -> None:
     """Claimed by turns of 64 at most, together on the loop, each with its own end."""
-    begun = time.monotonic()
-    tasks = board.submit("coro.nap", 1000, payload={"seconds": 3})
+    tasks = board.submit("coro.nap", 1000, payload={"seconds": 6})
     records = board.await_end(tasks, 60)
     assert {record.state for record in records} == {State.COMPLETED}
     spans = [(record.started_at, record.finished_at) for record in records]
     assert max(at or 0 for at, _ in spans) < min(at or 0 for _, at in spans), "all slept at one time"
-    assert time.monotonic() - begun < 30
 
 
 # What others see of the worker.
@@ -205,7 +203,7 @@ def test_the_catalog_has_every_task_with_the_limits_that_hold(board: Board) -> N
     assert {"box.tell", "thread.tell", "coro.tell", "thread.actor", "callboard.ping"} <= set(catalog.tasks)
     plain, hurried = catalog.tasks["box.tell"].terms, catalog.tasks["box.stubborn"].terms
     assert (plain.soft_limit_ms, plain.hard_limit_ms, plain.retries) == (540_000, 600_000, 1)
-    assert (hurried.soft_limit_ms, hurried.hard_limit_ms, hurried.retries) == (200, 400, 1)
+    assert (hurried.soft_limit_ms, hurried.hard_limit_ms, hurried.retries) == (600, 900, 1)
     assert catalog.tasks["box.grow"].terms.memory_limit_bytes == 96 * 1024**2
     assert catalog.tasks["box.nap"].schema["required"] == ["seconds"]
     assert catalog.queues["coro"].isolation == "loop"
@@ -217,8 +215,10 @@ def test_the_catalog_has_every_task_with_the_limits_that_hold(board: Board) -> N
 
 def test_an_unknown_name_backs_off_without_an_attempt(board: Board, worker: ServiceProcess) -> None:
     [task] = board.submit("box.nobody_knows", queue="box")
-    wait_until(lambda: board.state(task) is State.PENDING, 20, "its back-off")
-    record = board.record(task)
+    # In one look: it is tried again soon.
+    record = wait_until(
+        lambda: (found := board.record(task)).state is State.PENDING and found, 20, "its back-off"
+    )
     assert (record.reason, record.attempt, record.worker, record.attempts) == ("backoff", 0, None, ())
     wait_until(lambda: board.record(task).due_at != record.due_at, 20, "its second back-off")
     assert board.record(task).attempt == 0
@@ -294,9 +294,23 @@ def test_a_paused_queue_lets_the_running_end_and_claims_nothing(board: Board) ->
     board.await_end([elsewhere])
     assert board.state(waiting) is State.QUEUED
     board.run(control.resume(board.keys, "box"))
-    begun = time.monotonic()
     assert board.await_end([waiting])[0].state is State.COMPLETED
-    assert time.monotonic() - begun < 1.5, "it was woken, and did not look by chance"
+
+
+def test_a_queue_that_is_resumed_wakes_its_workers(board: Board) -> None:
+    """They do not come by chance, as every two seconds; a machine that is busy may hide that now and then."""
+
+    def seconds_after_the_resume() -> float:
+        board.run(control.pause(board.keys, "box"))
+        [task] = board.submit("box.tell")
+        [elsewhere] = board.submit("thread.tell")
+        board.await_end([elsewhere])
+        board.run(control.resume(board.keys, "box"))
+        begun = time.monotonic()
+        wait_until(lambda: board.state(task) is State.COMPLETED)
+        return time.monotonic() - begun
+
+    assert any(seconds_after_the_resume() < 0.3 for _ in range(4))
 
 
 def test_the_queues_view_counts_what_stands(board: Board) -> None:

@@ -95,7 +95,7 @@ def test_a_cancel_in_every_waiting_state_takes_effect_at_once(board: Board) -> N
 
 
 def test_what_was_cancelled_runs_again_when_somebody_asks(board: Board) -> None:
-    [task] = board.submit("thread.nap", payload={"seconds": 0.5})
+    [task] = board.submit("thread.nap", payload={"seconds": 2})
     started(board, task)
     board.cancel(task)
     board.await_end([task])
