@@ -15,7 +15,7 @@ _TIMEOUT_SECONDS = 60.0
 
 
 def wait_until(
-    predicate: Callable[[], T],
+    predicate: Callable[[], T | None],
     timeout: float = _TIMEOUT_SECONDS,
     description: str = "it",
     *,
@@ -34,7 +34,7 @@ def wait_until(
 
 
 async def wait_until_async(
-    predicate: Callable[[], T],
+    predicate: Callable[[], T | None],
     timeout: float = _TIMEOUT_SECONDS,
     description: str = "it",
     *,

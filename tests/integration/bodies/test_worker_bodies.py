@@ -217,7 +217,7 @@ def test_an_unknown_name_backs_off_without_an_attempt(board: Board, worker: Serv
     [task] = board.submit("box.nobody_knows", queue="box")
     # In one look: it is tried again soon.
     record = wait_until(
-        lambda: (found := board.record(task)).state is State.PENDING and found, 20, "its back-off"
+        lambda: found if (found := board.record(task)).state is State.PENDING else None, 20, "its back-off"
     )
     assert (record.reason, record.attempt, record.worker, record.attempts) == ("backoff", 0, None, ())
     wait_until(lambda: board.record(task).due_at != record.due_at, 20, "its second back-off")
