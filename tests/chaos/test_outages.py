@@ -194,7 +194,7 @@ async def test_who_waits_for_a_task_waits_through_an_outage(
     """From a thread and from a coroutine, for a task that ends in the middle of it."""
     worker(slots=2).ready()
     through = Connection(proxy.url(server.url), namespace=board.keys.namespace)
-    [task] = board.submit("threads.nap", payload={"seconds": 2.0})
+    [task] = board.submit("threads.nap", payload={"seconds": 3.0})
     wait_until(lambda: task in ledger.running(), 20, "the body")
     waiting = [
         asyncio.create_task(TaskHandle(task, through).aresult(timeout=60)),
@@ -205,8 +205,8 @@ async def test_who_waits_for_a_task_waits_through_an_outage(
     await wait_until_async(lambda: subscribers(board, heard) == 2, 20, "two subscriptions")
     await asyncio.to_thread(outages[way], 4.0)
     over = time.monotonic()
-    assert await asyncio.gather(*waiting) == [2.0, 2.0]
-    assert time.monotonic() - over < 10
+    assert await asyncio.gather(*waiting) == [3.0, 3.0]
+    assert time.monotonic() - over < 30
     await default.aclose()
     through.close()
 

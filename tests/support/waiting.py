@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.01
-#: Only a failure takes so long, and a machine that stood still for a while is none.
+#: Only a failure takes so long.
 _TIMEOUT_SECONDS = 60.0
 
 
@@ -25,9 +25,9 @@ def wait_until(
 
     timeout, poll: seconds. Past the timeout the test fails, naming `description` and the last answer.
     """
-    deadline = time.monotonic() + timeout
+    patience = _Patience(timeout)
     while not (answer := predicate()):
-        if time.monotonic() >= deadline:
+        if patience.ended():
             raise AssertionError(_complaint(description, timeout, answer))
         time.sleep(poll)
     return answer
@@ -41,12 +41,26 @@ async def wait_until_async(
     poll: float = _POLL_SECONDS,
 ) -> T:
     """`wait_until` that lets the event loop run."""
-    deadline = time.monotonic() + timeout
+    patience = _Patience(timeout)
     while not (answer := predicate()):
-        if time.monotonic() >= deadline:
+        if patience.ended():
             raise AssertionError(_complaint(description, timeout, answer))
         await asyncio.sleep(poll)
     return answer
+
+
+class _Patience:
+    """So many seconds. Of a long gap between two looks one second counts: what is awaited stood still too."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+        self._looked_at = time.monotonic()
+
+    def ended(self) -> bool:
+        now = time.monotonic()
+        self._left -= min(now - self._looked_at, 1.0)
+        self._looked_at = now
+        return self._left <= 0
 
 
 def _complaint(description: str, timeout: float, answer: object) -> str:
