@@ -8,10 +8,7 @@ it is good is found by using it, and what fails is sent again as redis-py would.
 from __future__ import annotations
 
 import os
-import socket
-import struct
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import redis
@@ -93,7 +90,7 @@ class Lines:
             try:
                 line = self._free.pop()
             except IndexError:
-                return _timed_below(self._client.connection_pool.get_connection())
+                return self._client.connection_pool.get_connection()
             if line.pid == os.getpid():
                 return line
 
@@ -114,7 +111,6 @@ class Lines:
         except BaseException:
             self._drop(line)
             raise
-        _timed_below(line)
         return reply
 
     def _put_back(self, line: Any) -> None:
@@ -163,15 +159,3 @@ def _exchange(line: Any, packed: Sequence[bytes]) -> Any:
     if isinstance(reply, redis.ResponseError):
         raise reply
     return reply
-
-
-def _timed_below(line: Any) -> Any:
-    """`line`, the time-outs of its plain socket left to the system: Python's are a `poll` for each call."""
-    sock = getattr(line, "_sock", None)
-    if type(sock) is socket.socket and (seconds := sock.gettimeout()):
-        timeval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
-        with suppress(OSError):  # a system that has them otherwise keeps Python's
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
-            sock.settimeout(None)
-    return line

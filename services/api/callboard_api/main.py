@@ -44,8 +44,9 @@ class ApiServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=wire.protocol(),  # httptools, and uvloop, where they are installed
-                loop="auto",
+                http=wire.BoundedProtocol,
+                h11_max_incomplete_event_size=wire.HEAD_BYTES,
+                loop="auto",  # uvloop where it is installed
                 ws="none",
                 lifespan="on",
                 log_config=None,
