@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import select
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +16,7 @@ from callboard.metrics import HTTP_REQUESTS
 from callboard_api.app import create_app
 from callboard_api.problems import KINDS
 from callboard_api.table import TABLE
-from tests.support.api_server import RunningApi, running_api
+from tests.support.api_server import RunningApi, raw, running_api
 from tests.support.waiting import wait_until
 
 KEY = "cb_a-key-of-the-administrator"
@@ -28,19 +26,6 @@ KEY = "cb_a-key-of-the-administrator"
 def keyed(redis_url: str) -> Iterator[RunningApi]:
     with running_api(redis_url, ADMIN_KEY=KEY) as running:
         yield running
-
-
-def raw(api: RunningApi, request: str, *, hang_up: bool = True) -> str:
-    """The answer to a request as it stands; `{host}` is the right Host. `hang_up`: nothing more is sent."""
-    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as connection:
-        text = request.replace("{host}", f"127.0.0.1:{api.port}").replace("\n", "\r\n")
-        connection.sendall(text.encode())
-        if hang_up:
-            connection.shutdown(socket.SHUT_WR)
-        answer = b""
-        while chunk := connection.recv(65536):
-            answer += chunk
-    return answer.decode()
 
 
 class TestKey:
@@ -227,78 +212,6 @@ class TestHttp:
             assert (head.status_code, head.content) == (get.status_code, b"")
             assert head.headers["content-type"] == get.headers["content-type"]
 
-    def test_connections_are_kept(self, api: RunningApi) -> None:
-        once = "GET /livez HTTP/1.1\nHost: {host}\n\n"
-        last = "GET /livez HTTP/1.1\nHost: {host}\nConnection: close\n\n"
-        assert raw(api, once + once + last, hang_up=False).count("HTTP/1.1 200 OK") == 3
-
-    def test_an_endless_header_is_not_gathered(self, api: RunningApi) -> None:
-        piece, told = b"x" * 16_384, b""
-        with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
-            client.sendall(b"GET /livez HTTP/1.1\r\nX-Long: ")
-            for _ in range(4096):
-                try:
-                    client.sendall(piece)
-                except OSError:
-                    break
-                if select.select([client], [], [], 0)[0]:
-                    told = client.recv(100)
-                    break
-            else:
-                pytest.fail("64 MiB of one header were taken")
-        assert told.startswith(b"HTTP/1.1 431 ") or not told
-
-    def test_nor_is_an_endless_trailer(self, api: RunningApi) -> None:
-        piece = b"x" * 16_384
-        with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
-            client.sendall(
-                f"GET /livez HTTP/1.1\r\nHost: 127.0.0.1:{api.port}\r\nTransfer-Encoding: chunked\r\n\r\n"
-                "0\r\nX-Long: ".encode()
-            )
-            for _ in range(4096):
-                try:
-                    client.sendall(piece)
-                except OSError:
-                    break
-            else:
-                pytest.fail("64 MiB of one trailer were taken")
-
-    def test_many_small_requests_in_one_go_are_all_answered(self, api: RunningApi) -> None:
-        """However long they are together: each head is bounded by itself."""
-        one = "GET /livez HTTP/1.1\nHost: {host}\n\n"
-        last = "GET /livez HTTP/1.1\nHost: {host}\nConnection: close\n\n"
-        answers = raw(api, one * 1999 + last, hang_up=False)
-        assert (answers.count("HTTP/1.1 200 OK"), answers.count("HTTP/1.1 ")) == (2000, 2000)
-
-    @pytest.mark.parametrize("upgrade", ["h2c", "websocket"])
-    def test_a_request_that_offers_an_upgrade_is_taken_as_it_is(self, api: RunningApi, upgrade: str) -> None:
-        """Java's client offers HTTP/2 with every first request; a body is never the next request."""
-        body = json.dumps({"name": "add", "payload": {"a": 1}})
-        offer = f"Connection: Upgrade, HTTP2-Settings\nUpgrade: {upgrade}\nHTTP2-Settings: AAMAAABkAAQAAP__\n"
-        post = "POST /v1/tasks HTTP/1.1\nHost: {host}\nContent-Type: application/json\n"
-        last = "GET /livez HTTP/1.1\nHost: {host}\nConnection: close\n\n"
-        answers = raw(api, f"{post}{offer}Content-Length: {len(body)}\n\n{body}{last}", hang_up=False)
-        assert answers.startswith("HTTP/1.1 202 Accepted")
-        assert answers.count("HTTP/1.1 ") == 2
-        assert "HTTP/1.1 200 OK" in answers
-
-    def test_what_is_no_http_is_told_what_was_wrong(self, api: RunningApi) -> None:
-        answer = raw(api, "GET / HTTP/1.1\nHost: {host}\nno colon\n\n", hang_up=False)
-        assert answer.startswith("HTTP/1.1 400 Bad Request")
-        assert "Invalid HTTP request received. illegal header line: bytearray(b'no colon')" in answer
-
-    def test_a_long_header_and_bodies_in_one_go_are_taken(self, api: RunningApi) -> None:
-        long = f"GET /livez HTTP/1.1\nHost: {{host}}\nX-Long: {'x' * 60_000}\n\n"
-        body = json.dumps({"name": "add", "payload": {"a": 1}, "tags": ["x" * 100] * 50}) + " " * 60_000
-        post = (
-            "POST /v1/tasks HTTP/1.1\nHost: {host}\nContent-Type: application/json\n"
-            f"Content-Length: {len(body)}\n\n{body}"
-        )
-        last = "GET /livez HTTP/1.1\nHost: {host}\nConnection: close\n\n"
-        answers = raw(api, long + post + post + long + last, hang_up=False)
-        assert answers.count("HTTP/1.1 200 OK") == 3
-        assert answers.count("HTTP/1.1 202 Accepted") == 2
-
     def test_requests_are_counted_by_route_and_never_by_path(self, api: RunningApi) -> None:
         def count(route: str, method: str, status: str) -> float:
             return HTTP_REQUESTS.labels(route, method, status)._value.get()
@@ -319,14 +232,6 @@ class TestHttp:
             timeout=15,
             description="figures of the queue",
         )
-
-    def test_a_websocket_is_refused_politely(self, api: RunningApi) -> None:
-        answer = raw(
-            api,
-            "GET /v1/ws HTTP/1.1\nHost: {host}\nConnection: Upgrade\nUpgrade: websocket\n"
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 13\n\n",
-        )
-        assert answer.startswith("HTTP/1.1 404")
 
 
 class TestDescription:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -206,3 +207,16 @@ def declared() -> list[Any]:
         contract_of(anything, name="anything", queue="sums"),
         contract_of(endless, name="endless", queue="sums", retries=None),
     ]
+
+
+def raw(api: RunningApi, request: str, *, hang_up: bool = True) -> str:
+    """The answer to a request as it stands; `{host}` is the right Host. `hang_up`: nothing more is sent."""
+    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as connection:
+        text = request.replace("{host}", f"127.0.0.1:{api.port}").replace("\n", "\r\n")
+        connection.sendall(text.encode())
+        if hang_up:
+            connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    return answer.decode()
