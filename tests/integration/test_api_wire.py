@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import select
 import socket
+import time
 
 import pytest
 
@@ -71,10 +72,19 @@ def test_a_request_that_offers_an_upgrade_is_taken_as_it_is(api: RunningApi, upg
     assert "HTTP/1.1 200 OK" in answers
 
 
-def test_what_is_no_http_is_told_what_was_wrong(api: RunningApi) -> None:
-    answer = raw(api, "GET / HTTP/1.1\nHost: {host}\nno colon\n\n", hang_up=False)
-    assert answer.startswith("HTTP/1.1 400 Bad Request")
-    assert "Invalid HTTP request received. illegal header line: bytearray(b'no colon')" in answer
+@pytest.mark.parametrize(
+    "head",
+    [
+        "X: " + " " * 60_000 + "\0",
+        "Accept-Encoding: gzip" + " " * 60_000 + "x",
+        "Accept: a" + " " * 60_000 + "b",
+    ],
+    ids=["no header", "a coding", "a type"],
+)
+@pytest.mark.timeout(20)
+def test_a_header_of_spaces_holds_nobody_up(api: RunningApi, head: str) -> None:
+    """A pattern that goes back over the spaces takes half a minute for each, and the process stands still."""
+    assert raw(api, f"GET /openapi.json HTTP/1.1\nHost: {{host}}\nConnection: close\n{head}\n\n")
 
 
 def test_a_long_header_and_bodies_in_one_go_are_taken(api: RunningApi) -> None:
@@ -97,3 +107,49 @@ def test_a_websocket_is_refused_politely(api: RunningApi) -> None:
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 13\n\n",
     )
     assert answer.startswith("HTTP/1.1 404")
+
+
+def test_many_offers_in_one_go_are_all_passed_over(api: RunningApi) -> None:
+    one = "GET /livez HTTP/1.1\nHost: {host}\nConnection: Upgrade\nUpgrade: h2c\n\n"
+    last = "GET /livez HTTP/1.1\nHost: {host}\nConnection: close\n\n"
+    assert raw(api, one * 1999 + last, hang_up=False).count("HTTP/1.1 200 OK") == 2000
+
+
+def test_a_chunked_body_behind_an_offer_in_pieces_is_read(api: RunningApi) -> None:
+    body = json.dumps({"name": "add", "payload": {"a": 1}})
+    text = (
+        f"POST /v1/tasks HTTP/1.1\r\nHost: 127.0.0.1:{api.port}\r\nContent-Type: application/json\r\n"
+        "Connection: Upgrade, close\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\n\r\n"
+        f"{len(body):x}\r\n{body}\r\n0\r\nX-Trailer: 1\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in text.encode():
+            client.sendall(bytes([byte]))
+        told = b""
+        while piece := client.recv(65536):
+            told += piece
+    assert told.startswith(b"HTTP/1.1 202 Accepted")
+
+
+def test_a_long_head_behind_a_running_answer_does_not_cut_it(api: RunningApi) -> None:
+    """Nor does it get its own refusal into it."""
+    task = api.submit()["id"]
+    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
+        client.sendall(
+            f"GET /v1/tasks/{task} HTTP/1.1\r\nHost: 127.0.0.1:{api.port}\r\nPrefer: wait=1\r\n\r\n".encode()
+        )
+        told = b""
+        client.sendall(b"GET /livez HTTP/1.1\r\nX-Long: ")
+        try:
+            for _ in range(16):
+                client.sendall(b"x" * 16_384)
+                time.sleep(0.02)
+            while piece := client.recv(65536):
+                told += piece
+        except ConnectionError:
+            pass  # it has closed with pieces unread, and the kernel may drop what was said last
+    assert told.startswith(b"HTTP/1.1 202 ")
+    answer, _, refusal = told.partition(b"HTTP/1.1 431 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["id"] == task
+    assert not refusal or refusal.startswith(b"Request Header Fields Too Large")

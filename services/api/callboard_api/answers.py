@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -14,14 +13,12 @@ from typing import Any, Final
 from starlette.types import Receive, Scope, Send
 
 from callboard_api import problems
+from callboard_api.weights import weights
 
 #: Below this a compressed answer saves nothing.
 COMPRESS_ABOVE: Final = 1024
 #: Above this it is compressed beside the event loop, which other requests share.
 _COMPRESS_BESIDE_ABOVE: Final = 128 * 1024
-_GZIP: Final = re.compile(
-    r"(?:^|,)\s*(?:gzip|x-gzip|\*)\s*(?:;\s*q=(?P<q>[01](?:\.\d{0,3})?))?\s*(?:,|$)", re.IGNORECASE
-)
 _encoder: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
@@ -95,11 +92,8 @@ def etag(body: bytes) -> str:
 
 def takes_gzip(scope: Scope) -> bool:
     """Whether the request accepts gzip, `q=0` honoured."""
-    for name, value in scope["headers"]:
-        if name == b"accept-encoding":
-            found = _GZIP.search(value.decode("latin-1"))
-            return found is not None and float(found["q"] or 1) > 0
-    return False
+    given = weights(value for name, value in scope["headers"] if name == b"accept-encoding")
+    return next((given[name] for name in ("gzip", "x-gzip", "*") if name in given), 0.0) > 0
 
 
 def _finite(value: Any) -> Any:

@@ -45,7 +45,6 @@ class ApiServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=wire.BoundedProtocol,
-                h11_max_incomplete_event_size=wire.HEAD_BYTES,
                 loop="auto",  # uvloop where it is installed
                 ws="none",
                 lifespan="on",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,12 +15,11 @@ from callboard_api.platform import Platform
 from callboard_api.problems import Rejected
 from callboard_api.schemas import body as bodies
 from callboard_api.schemas.query import Query
+from callboard_api.weights import weights
 
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
 HTML: Final = "text/html; charset=utf-8"
-
-_ACCEPTED: Final = re.compile(r"([^\s;,]+)[^,]*?(?:;\s*q=([\d.]+))?\s*(?:,|$)")
 
 
 @dataclass(slots=True)
@@ -146,17 +144,11 @@ def routes(platform: Platform, table: Sequence[Endpoint]) -> list[Route]:
 
 def check_accept(scope: Scope, media_type: str) -> None:
     """Raises Rejected (406) when the client takes nothing that this route gives. No header takes all."""
-    given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"]
-    if not given or given == ["*/*"]:
+    given = [value for name, value in scope["headers"] if name == b"accept"]
+    if not given or given == [b"*/*"]:
         return
     wanted = media_type.partition(";")[0]
-    best: dict[str, float] = {}
-    for match in _ACCEPTED.finditer(",".join(given)):
-        media, weight = match[1].lower(), match[2]
-        try:
-            best[media] = float(weight) if weight else 1.0
-        except ValueError:
-            best[media] = 1.0
+    best = weights(given)
     for media in (wanted, f"{wanted.partition('/')[0]}/*", "*/*"):
         if media in best:
             if best[media] > 0:
