@@ -175,9 +175,15 @@ class Proxy:
             link.close()
 
     async def _refuse(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            # What has just been accepted attaches itself to the server in the loop's next rounds. Closed by
+            # then, asyncio drops it with its socket open, and a later test is told of that.
+            for listening in server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            for _ in range(3):
+                await asyncio.sleep(0)
+            server.close()
         await self._cut()
 
     async def _end(self) -> None:
@@ -197,6 +203,10 @@ class Proxy:
             )
         except (OSError, TimeoutError, asyncio.CancelledError):
             writer.transport.abort()
+            return
+        if self._server is None:  # refused meanwhile
+            writer.transport.abort()
+            server.transport.abort()
             return
         link = _Link(writer, server)
         self._links.add(link)

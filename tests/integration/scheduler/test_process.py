@@ -246,8 +246,10 @@ def test_of_two_schedulers_one_is_killed_at_a_tick_and_each_time_fires_once(
     entry = connection.run(timetable.get(connection.keys, "s"))
     assert entry.last_nominal_ms is not None
     count = (entry.last_nominal_ms - entry.created_ms) // 1000
-    expected = {
-        firing.task_id("q", "s", entry.created_ms + 1000 * (k + 1)).rpartition("_")[2] for k in range(count)
-    }
-    assert set(fired(connection)) == expected
+    times = [
+        firing.task_id("q", "s", entry.created_ms + 1000 * (k + 1)).rpartition("_")[2]
+        for k in range(count + 1)
+    ]
+    # What fired while the pause came is stored, but the pointer was no longer the scheduler's to move.
+    assert set(fired(connection)) in (set(times), set(times[:-1]))
     assert both[1].end() == 0
