@@ -235,9 +235,13 @@ async def test_how_queues_scale_and_what_limits_them(plane: Plane, tmp_path: Pat
     await becomes("mail", Scaling(0, 0, 7, "paused"))
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}}
     plane.apply({**quota, "spec": {"hard": {"count/pods": "0"}}})
-    plane.run("scale", "deployment/mail", "--replicas=3")
-    await becomes("mail", Scaling(3, 0, 7, "quota"))
-    plane.run("delete", "quota", "few")
+    try:
+        # It is in force once its controller has counted and the API server has heard of that.
+        wait_until(lambda: "exceeded quota: few" in plane.objection(), 60, "the quota", poll=0.2)
+        plane.run("scale", "deployment/mail", "--replicas=3")
+        await becomes("mail", Scaling(3, 0, 7, "quota"))
+    finally:
+        plane.run("delete", "quota", "few")
     plane.run("rollout", "pause", "deployment/mail")
     await becomes("mail", Scaling(3, 0, 7, "paused"))
     plane.run("delete", "deployment,hpa", "--all")

@@ -72,11 +72,14 @@ class Plane:
 
     def make_pod(self, name: str) -> str:
         """A pod that runs on our node, as far as the API server knows."""
-        container = {"name": "worker", "image": "callboard-worker"}
-        spec = {"nodeName": "n1", "serviceAccountName": "worker", "containers": [container]}
-        metadata = {"name": name, "labels": {"app": "w"}}
-        self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        self.apply(_pod(name))
         return name
+
+    def objection(self) -> str:
+        """What the API server has against one more pod; nothing is made."""
+        words = [*self._kubectl, "-n", NAMESPACE, "create", "--dry-run=server", "-f", "-"]
+        text = json.dumps(_pod("one-more"))
+        return subprocess.run(words, input=text, capture_output=True, text=True, check=False).stderr
 
     def set_status(self, name: str, status: Mapping[str, Any]) -> None:
         patch = json.dumps({"status": status})
@@ -149,3 +152,14 @@ def pod_of(
     chosen = {"CLUSTER_ACCOUNT_DIR": account, "CLUSTER_POD": name, "WORKER_LEASE_SECONDS": 1, **settings}
     with working(redis_url, folder, **chosen) as (worker, board):
         yield worker, board
+
+
+def _pod(name: str) -> dict[str, Any]:
+    container = {"name": "worker", "image": "callboard-worker"}
+    spec = {"nodeName": "n1", "serviceAccountName": "worker", "containers": [container]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "w"}},
+        "spec": spec,
+    }
