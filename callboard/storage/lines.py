@@ -104,14 +104,13 @@ class Lines:
             return line.read_response()
 
         try:
-            reply = line.retry.call_with_retry(resend, lambda error: line.disconnect())
+            return line.retry.call_with_retry(resend, lambda error: line.disconnect())
         except redis.ResponseError:
             self._put_back(line)
             raise
         except BaseException:
             self._drop(line)
             raise
-        return reply
 
     def _put_back(self, line: Any) -> None:
         if len(self._free) < self._most:

@@ -35,30 +35,30 @@ def outages(server: EmbeddedServer, proxy: Proxy, board: Board) -> dict[str, Out
 
     def killed(seconds: float) -> None:
         server.kill()
-        time.sleep(seconds)
+        time.sleep(seconds)  # the outage
         server.start()
 
     def refusing(seconds: float) -> None:
         proxy.refuse()
-        time.sleep(seconds)
+        time.sleep(seconds)  # the outage
         proxy.accept()
 
     def hanging(seconds: float) -> None:
         # What was sent arrives afterwards, although those who sent it have given up.
         proxy.hang()
-        time.sleep(seconds)
+        time.sleep(seconds)  # the outage
         proxy.flow()
 
     def frozen(seconds: float) -> None:
         # The same in the server itself, whose clock goes on.
         assert server.pid is not None
         os.kill(server.pid, signal.SIGSTOP)
-        time.sleep(seconds)
+        time.sleep(seconds)  # the outage
         os.kill(server.pid, signal.SIGCONT)
 
     def readonly(seconds: float) -> None:
         with as_replica(board.connection):
-            time.sleep(seconds)
+            time.sleep(seconds)  # the outage
 
     return {made.__name__: made for made in (killed, refusing, hanging, frozen, readonly)}
 

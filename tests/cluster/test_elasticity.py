@@ -213,4 +213,4 @@ def _holds(release: Release, pods: int, seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         assert release.replicas(DEPLOYMENT) == (pods, pods)
-        time.sleep(0.25)
+        time.sleep(0.25)  # between two looks

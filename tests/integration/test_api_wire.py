@@ -144,7 +144,7 @@ def test_a_long_head_behind_a_running_answer_does_not_cut_it(api: RunningApi) ->
         try:
             for _ in range(16):
                 client.sendall(b"x" * 16_384)
-                time.sleep(0.02)
+                time.sleep(0.02)  # so that the pieces arrive one by one
             while piece := client.recv(65536):
                 told += piece
         except ConnectionError:

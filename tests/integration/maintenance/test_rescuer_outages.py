@@ -34,7 +34,7 @@ class Interrupted(Connection):
         if isinstance(request, ScriptCall) and request.script.name == "expired" and self.outages == 0:
             assert self._pid is not None
             os.kill(self._pid, signal.SIGSTOP)
-            time.sleep(2 * LEASE_SECONDS)
+            time.sleep(2 * LEASE_SECONDS)  # the outage
             os.kill(self._pid, signal.SIGCONT)
             self.outages += 1
         return super().execute(request)
